@@ -1,0 +1,1 @@
+"""Addresses, certificates, their discovery and validation, CMS. Imports nothing of ours."""

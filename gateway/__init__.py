@@ -1,0 +1,1 @@
+"""The application: security and trust agent, SMTP, queue, command line, composition root."""

@@ -1,0 +1,1 @@
+"""Whom a domain trusts: anchors, bundles, policy and the one trust decision."""
