@@ -1,0 +1,264 @@
+"""The configuration: one TOML file, each value overridable by the environment.
+
+Talks to the file it is told to read and to the environment; everything else gets frozen models.
+A value `section.name` is overridden by `DIRECT_GATEWAY_SECTION__NAME`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from certs.address import parse_domain
+from certs.errors import DirectError, Reason
+from certs.policy import Profile, RevocationMode
+
+__all__ = [
+    "Config",
+    "Discovery",
+    "Fhir",
+    "Gateway",
+    "HostPort",
+    "Smtp",
+    "Tracking",
+    "Trust",
+    "describe",
+    "load",
+]
+
+
+class HostPort(BaseModel):
+    """A host and a port, written `host:port` or `[v6]:port`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    port: int = Field(ge=0, le=65535)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _host_port(value: object) -> object:
+    """Return the parts of `host:port` for the model; leave everything else to it."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return None
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ValueError("write it as host:port")
+    return {"host": host.removeprefix("[").removesuffix("]"), "port": int(port)}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _none_where_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+class Gateway(_Section):
+    """Who we are and where our data lies."""
+
+    hostname: str = Field("localhost", description="our name in SMTP, Received and MDNs")
+    data: Path = Field(Path("data"), description="folder of database, spool and key file")
+    database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
+    workers: int = Field(8, ge=1, le=256, description="jobs worked on at a time")
+    log_level: str = Field("info", description="debug, info, warning or error")
+
+
+class Smtp(_Section):
+    """One SMTP listener. An empty `listen` switches it off."""
+
+    listen: HostPort | None = Field(None, description="host:port to listen on")
+    tls_certificate: Path | None = Field(None, description="PEM chain; none: made at init")
+    tls_key: Path | None = Field(None, description="PEM key of tls_certificate")
+    size_octets: int = Field(50 * 1024 * 1024, ge=65536, description="largest message accepted")
+
+    _parse = field_validator("listen", mode="before")(_host_port)
+    _files = field_validator("tls_certificate", "tls_key", mode="before")(_none_where_empty)
+
+
+class Fhir(_Section):
+    """The FHIR API."""
+
+    listen: HostPort | None = Field(None, description="host:port to listen on")
+    base_url: str = Field("", description="public URL up to /fhir/R4; empty: from listen")
+    tls_certificate: Path | None = Field(None, description="PEM chain; none: plain HTTP")
+    tls_key: Path | None = Field(None, description="PEM key of tls_certificate")
+    decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")
+
+    _parse = field_validator("listen", mode="before")(_host_port)
+    _files = field_validator("tls_certificate", "tls_key", mode="before")(_none_where_empty)
+
+
+class Discovery(_Section):
+    """How recipients' certificates are found."""
+
+    resolver: HostPort | None = Field(None, description="host:port; none: the system's resolver")
+    timeout_s: float = Field(5.0, gt=0, description="seconds for one query")
+    deadline_s: float = Field(30.0, gt=0, description="seconds for one recipient")
+    cache: bool = Field(True, description="keep answers for their time to live")
+    private_addresses: bool = Field(False, description="may LDAP, CRL and AIA be on private nets")
+
+    _parse = field_validator("resolver", mode="before")(_host_port)
+
+
+class Trust(_Section):
+    """What is demanded of certificates and messages."""
+
+    profile: Profile = Field(Profile.AS_1_3, description="as-1.3 or as-1.2")
+    revocation: RevocationMode = Field(RevocationMode.SOFT_FAIL, description="or hard-fail")
+    accept_unwrapped: bool = Field(True, description="take messages that are not wrapped")
+
+
+class Tracking(_Section):
+    """When a sender is told that a message failed."""
+
+    window_s: float = Field(3600.0, gt=0, description="seconds to wait for a notification")
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="DIRECT_GATEWAY_", env_nested_delimiter="__"
+    )
+
+    gateway: Gateway = Gateway()
+    backbone: Smtp = Smtp()
+    edge: Smtp = Smtp()
+    fhir: Fhir = Fhir()
+    discovery: Discovery = Discovery()
+    trust: Trust = Trust()
+    tracking: Tracking = Tracking()
+    routes: Mapping[str, HostPort] = Field(
+        default_factory=dict, description="domain to host:port in place of MX; * is a smart host"
+    )
+    mailboxes: Mapping[str, HostPort] = Field(
+        default_factory=dict, description="address to host:port of its own SMTP mail server"
+    )
+
+    @field_validator("routes", "mailboxes", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {str(name).lower(): _host_port(target) for name, target in value.items()}
+
+    @field_validator("routes")
+    @classmethod
+    def _domains(cls, value: Mapping[str, HostPort]) -> Mapping[str, HostPort]:
+        for name in value:
+            if name != "*":
+                try:
+                    parse_domain(name)
+                except DirectError as error:
+                    raise ValueError(f"{name}: {error.detail}") from None
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, which comes in as constructor arguments."""
+        return EnvSettingsSource(settings_cls), init_settings
+
+    @property
+    def database_url(self) -> str:
+        """The database's SQLAlchemy URL."""
+        default = f"sqlite:///{(self.gateway.data / 'gateway.sqlite3').absolute()}"
+        return self.gateway.database or default
+
+    @property
+    def fhir_base_url(self) -> str:
+        """The public base of the FHIR API, without a final slash."""
+        if self.fhir.base_url:
+            return self.fhir.base_url.rstrip("/")
+        scheme = "https" if self.fhir.tls_certificate else "http"
+        return f"{scheme}://{self.fhir.listen}/fhir/R4"
+
+
+def load(path: Path) -> Config:
+    """Return the configuration in `path`; relative paths in it count from its folder.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; the file is missing, not TOML, or a value is wrong.
+            The detail names each wrong value.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _invalid(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _invalid(f"{path}: {error}") from None
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise _invalid(f"{path}: {wrong}") from None
+    return _anchored(config, path.absolute().parent)
+
+
+def describe() -> str:
+    """Return the annotated sample of a configuration file, every value at its default."""
+    lines = ["# direct-gateway configuration. Every value shown is the default.", ""]
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            lines += [f"[{name}]  # {(section.__doc__ or '').splitlines()[0]}"]
+            for key, item in section.model_fields.items():
+                lines.append(f"# {key} = {_toml(item.default)}  # {item.description}")
+        else:
+            lines += [f"[{name}]  # {field.description}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    text = getattr(value, "value", value)
+    return f'"{"" if text is None else text}"'
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    """Return the configuration with its relative paths made absolute."""
+    changed: dict[str, object] = {
+        "gateway": config.gateway.model_copy(update={"data": folder / config.gateway.data})
+    }
+    for name in ("backbone", "edge", "fhir"):
+        section = getattr(config, name)
+        paths = {
+            key: folder / path
+            for key in ("tls_certificate", "tls_key")
+            if (path := getattr(section, key)) is not None
+        }
+        changed[name] = section.model_copy(update=paths)
+    return config.model_copy(update=changed)
+
+
+def _invalid(detail: str) -> DirectError:
+    return DirectError(Reason.CONFIGURATION_INVALID, detail)

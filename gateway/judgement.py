@@ -1,0 +1,131 @@
+"""Is this received message what a Direct message must be, and for whom?
+
+Pure. `open_message` undoes encryption and signature into a private scratch file; `check_envelope`
+and `judge` say whether it may be released. The incoming pipeline and `inspect` both come here, so
+that what is inspected is what would have happened.
+
+Standards:
+    AS      Applicability Statement v1.3, sections 2, 3 and 4 (AS-022, AS-029, AS-057, AS-070 to
+            AS-077 in our catalogue)
+    RFC5321 section 4.5.5 (the null reverse-path)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import BinaryIO
+
+from cryptography import x509
+
+from certs.address import DirectAddress
+from certs.errors import DirectError, Reason
+from certs.evidence import Evidence, Found, Level, Revocation
+from certs.identity import Identity
+from certs.policy import CertificatePolicy, Profile
+from gateway import smime
+from gateway.message import Facts, facts_of
+from gateway.ports import Envelope
+from trust_bundles.decision import Decision, Purpose, decide
+
+__all__ = ["Judgement", "Opened", "check_envelope", "judge", "open_message", "signer_evidence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A message out of its envelope, its signature verified, its signer not yet judged."""
+
+    unsealed: smime.Unsealed
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was decided for each recipient."""
+
+    decisions: Mapping[DirectAddress, Decision]
+
+    @property
+    def accepted(self) -> tuple[DirectAddress, ...]:
+        """The recipients that trust the signer."""
+        return tuple(a for a, decision in self.decisions.items() if decision.reason is None)
+
+    @property
+    def refusal(self) -> Decision | None:
+        """The decision to show where no recipient trusts the signer."""
+        return None if self.accepted else next(iter(self.decisions.values()), None)
+
+
+def open_message(
+    message: BinaryIO,
+    scratch: BinaryIO,
+    *,
+    identities: Sequence[Identity],
+    policy: CertificatePolicy,
+) -> Opened:
+    """Return `message` decrypted and verified, its inner message written to `scratch`.
+
+    Raises:
+        DirectError: NOT_SECURED, DECRYPTION_FAILED, SIGNATURE_INVALID, ALGORITHM_REFUSED,
+            MESSAGE_MALFORMED, MESSAGE_TOO_BIG.
+    """
+    unsealed = smime.unseal(message, scratch, identities=identities, policy=policy)
+    scratch.seek(0)
+    return Opened(unsealed, facts_of(scratch))
+
+
+def check_envelope(facts: Facts, envelope: Envelope, profile: Profile) -> None:
+    """Return where the SMTP envelope agrees with the authenticated inner header (AS-029).
+
+    Raises:
+        DirectError: ENVELOPE_MISMATCH.
+    """
+    if profile is Profile.AS_1_2:
+        return
+    if envelope.sender is None:
+        # K-03: RFC 8098 and RFC 3464 demand the null reverse-path for reports.
+        if facts.report_type is None:
+            raise _mismatch("null reverse-path on a message that is not a report")
+    elif envelope.sender not in (facts.author, facts.sender):
+        raise _mismatch("MAIL FROM is neither From nor Sender")
+    named = {*facts.to, *facts.cc}
+    if any(recipient not in named for recipient in envelope.recipients):
+        raise _mismatch("RCPT TO is in neither To nor Cc")
+
+
+def signer_evidence(opened: Opened) -> Evidence:
+    """Return the signers' certificates, as evidence about the author's address (AS-072)."""
+    return Evidence(
+        address=opened.facts.author,
+        found=tuple(Found(s.certificate, Level.MESSAGE) for s in opened.unsealed.signers),
+        intermediates=opened.unsealed.certificates,
+    )
+
+
+def judge(
+    evidence: Evidence,
+    anchors: Mapping[DirectAddress, Sequence[x509.Certificate]],
+    *,
+    now: datetime,
+    policy: CertificatePolicy,
+    revocation: Revocation | None = None,
+) -> Judgement:
+    """Decide for each recipient, by its own anchors, whether the signer speaks for the author.
+
+    One valid, bound and trusted signer is enough; others are ignored (AS-057, AS-074).
+    """
+    if revocation is not None:
+        evidence = replace(evidence, revocation=revocation)
+    return Judgement(
+        {
+            recipient: decide(
+                evidence.address, evidence, trusted, purpose=Purpose.SIGN, now=now, policy=policy
+            )
+            for recipient, trusted in anchors.items()
+        }
+    )
+
+
+def _mismatch(detail: str) -> DirectError:
+    return DirectError(Reason.ENVELOPE_MISMATCH, detail)
