@@ -1,0 +1,107 @@
+"""The database tables of the FHIR bridge.
+
+Pure: declarations only. A resource is kept as JSON text, ready to serve; what is searched lies in
+`fhir_index`. `owner` is the mailbox (`DirectAddress.key`), or "@" and the domain for what all
+clients of that domain share, such as the local directory.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from certs.tables import UtcDateTime, metadata
+
+__all__ = [
+    "fhir_binary",
+    "fhir_client",
+    "fhir_client_mailbox",
+    "fhir_index",
+    "fhir_resource",
+    "fhir_version",
+]
+
+ADDRESS_CHARACTERS: Final = 320  # RFC5321 4.5.3.1: 64 + "@" + 255
+
+fhir_resource: Final = sa.Table(
+    "fhir_resource",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("owner", sa.String(ADDRESS_CHARACTERS), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("last_updated", UtcDateTime, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("message_id", sa.Uuid, index=True),  # the gateway's message, where there is one
+    sa.Index(None, "type", "owner", "last_updated", "id"),
+)
+
+# Superseded versions only: the current one is in fhir_resource.
+fhir_version: Final = sa.Table(
+    "fhir_version",
+    metadata,
+    sa.Column("resource_id", sa.Uuid, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("owner", sa.String(ADDRESS_CHARACTERS), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("last_updated", UtcDateTime, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+)
+
+# One row per value that a search parameter finds. A token and an identifier have `system` and
+# `value`; a reference has "Type/id" as `value`; a string is lower-cased without accents; a date
+# is the interval from `low` up to, but without, `high`.
+fhir_index: Final = sa.Table(
+    "fhir_index",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("resource_id", sa.Uuid, nullable=False),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("system", sa.String(512)),
+    sa.Column("value", sa.String(512)),
+    sa.Column("low", UtcDateTime),
+    sa.Column("high", UtcDateTime),
+    sa.Index(None, "resource_id", "name"),
+    sa.Index(None, "type", "name", "value"),
+    sa.Index(None, "type", "name", "low"),
+)
+
+# The octets of a Binary: a stretch of a stored body, in a content transfer encoding.
+fhir_binary: Final = sa.Table(
+    "fhir_binary",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("communication_id", sa.Uuid, index=True),
+    sa.Column("owner", sa.String(ADDRESS_CHARACTERS), nullable=False),
+    sa.Column("body_key", sa.String(128), nullable=False, index=True),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("length", sa.BigInteger, nullable=False),
+    sa.Column("encoding", sa.String(32), nullable=False),
+    sa.Column("content_type", sa.String(255), nullable=False),
+    sa.Column("filename", sa.String(255)),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha1", sa.String(28), nullable=False),  # base64, as in Attachment.hash
+    sa.Column("sha256", sa.String(64), nullable=False),  # hexadecimal
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+fhir_client: Final = sa.Table(
+    "fhir_client",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.String(255), nullable=False, unique=True),
+    sa.Column("token_sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False),
+)
+
+fhir_client_mailbox: Final = sa.Table(
+    "fhir_client_mailbox",
+    metadata,
+    sa.Column("client_id", sa.ForeignKey("fhir_client.id"), primary_key=True),
+    sa.Column("address_key", sa.String(ADDRESS_CHARACTERS), primary_key=True),
+)
