@@ -1,0 +1,109 @@
+"""The database: SQLite in one file by default, or PostgreSQL.
+
+Talks to SQLite or PostgreSQL. It owns every transaction; store functions are handed a connection,
+never commit, and run here by `await database.write(lambda c: f(c, ...))`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from certs.errors import DirectError, Reason
+from gateway.migrations import upgrade
+from gateway.postgresql import PostgresqlEngine
+from gateway.sqlite import SqliteEngine
+
+__all__ = ["SqlDatabase"]
+
+T = TypeVar("T")
+
+
+class SqlDatabase:
+    """Implements `certs.ports.Database`; every failure of the database itself is INTERNAL."""
+
+    def __init__(self, engine: SqliteEngine | PostgresqlEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[SqlDatabase]:
+        """Open `sqlite:///path` or `postgresql://user:password@host:port/name`.
+
+        Raises:
+            DirectError: CONFIGURATION_INVALID for any other `url`; INTERNAL where the SQLite file
+                cannot be opened or made.
+        """
+        try:
+            engine = _engine_of(url)
+        except OSError as error:
+            raise _internal(error) from None
+        try:
+            yield cls(engine)
+        finally:
+            await engine.close()
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what `work` returns; it sees one consistent snapshot and writes nothing.
+
+        Raises:
+            DirectError: INTERNAL; the database failed.
+        """
+        try:
+            return await self._engine.read(work)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise _internal(error) from None
+
+    async def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what `work` returns once it is durably committed; roll back where it raises.
+
+        Raises:
+            DirectError: INTERNAL; the database failed and nothing of `work` was kept.
+        """
+        try:
+            return await self._engine.write(work)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise _internal(error) from None
+
+    async def migrate(self) -> None:
+        """Bring the schema to this version's, whatever it was; all or nothing.
+
+        Raises:
+            DirectError: INTERNAL; the database failed or is of a later version.
+        """
+        try:
+            await self._engine.migrate(upgrade)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            raise _internal(error) from None
+
+
+def _engine_of(url: str) -> SqliteEngine | PostgresqlEngine:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise DirectError(Reason.CONFIGURATION_INVALID, "database: not a URL") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return SqliteEngine(Path(str(parsed.database)))
+    if backend in ("postgresql", "postgres"):
+        return PostgresqlEngine(parsed)
+    raise DirectError(
+        Reason.CONFIGURATION_INVALID, "database: neither sqlite:///path nor postgresql://..."
+    )
+
+
+def _internal(error: sa.exc.SQLAlchemyError | OSError) -> DirectError:
+    """Return INTERNAL, naming the failure and no value: a value may be health information."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error):  # its texts name tables and columns only
+        text = str(cause)
+    elif isinstance(cause, OSError):
+        text = cause.strerror or ""
+    else:  # PostgreSQL's texts quote values
+        text = str(getattr(cause, "sqlstate", None) or "")
+    return DirectError(Reason.INTERNAL, f"database: {type(cause).__name__} {text}".rstrip())
