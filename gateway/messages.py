@@ -1,0 +1,437 @@
+"""Messages and what became of each recipient.
+
+Talks to the database through the connection it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from certs.address import DirectAddress, parse_address
+from certs.errors import Reason
+from certs.ids import new_id
+from gateway import audit, queue, spool
+from gateway.ports import Delivery, StoredBody
+from gateway.queue import NewJob
+from gateway.tables import attempt, message, recipient
+
+__all__ = [
+    "Direction",
+    "Kind",
+    "Message",
+    "MessageState",
+    "NewMessage",
+    "Recipient",
+    "Source",
+    "accept",
+    "add_attempts",
+    "find_outgoing",
+    "get",
+    "late_recipients",
+    "list_messages",
+    "recipients_of",
+    "set_outcome",
+    "set_recipient",
+]
+
+
+class Direction(Enum):
+    """Seen from the domains we serve."""
+
+    OUTGOING = "outgoing"
+    INCOMING = "incoming"
+
+
+class Source(Enum):
+    """Who gave us the message."""
+
+    EDGE = "edge"  # a user's system, by SMTP submission
+    FHIR = "fhir"
+    BACKBONE = "backbone"  # another HISP
+    AGENT = "agent"  # our own STA: notifications
+
+
+class Kind(Enum):
+    """What the message is for."""
+
+    MESSAGE = "message"
+    MDN = "mdn"
+    DSN = "dsn"
+
+
+class MessageState(Enum):
+    """How far we are with the message as a whole."""
+
+    RECEIVED = "received"
+    PROCESSING = "processing"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    FINISHED = "finished"
+
+
+_ENDS: Final = (MessageState.REFUSED, MessageState.FINISHED)
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to accept.
+
+    `dedupe_key` is the SHA-256 of envelope, Message-ID and body: the same submission has the same
+    key. `actor` goes into the audit event: the user, client or peer that it came from.
+    """
+
+    id: UUID
+    direction: Direction
+    source: Source
+    actor: str
+    envelope_sender: DirectAddress | None
+    recipients: Sequence[DirectAddress]
+    body: StoredBody
+    kind: Kind = Kind.MESSAGE
+    author: DirectAddress | None = None
+    message_id_header: str | None = None
+    wants_dispatched: bool = False
+    dedupe_key: str | None = None
+    parent: UUID | None = None
+    recipient_state: str = "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it is stored. `size` is in octets; `evidence` is about the signer."""
+
+    id: UUID
+    direction: Direction
+    source: Source
+    kind: Kind
+    state: MessageState
+    envelope_sender: DirectAddress | None
+    author: DirectAddress | None
+    message_id_header: str | None
+    body_key: str | None
+    content_key: str | None
+    size: int
+    wants_dispatched: bool
+    reason: Reason | None
+    detail: str | None
+    evidence: Mapping[str, Any] | None
+    dedupe_key: str | None
+    received_at: datetime
+    finished_at: datetime | None
+    parent: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One recipient of a message. `state` is a `gateway.tracking.State` value or "refused"."""
+
+    message_id: UUID
+    ordinal: int
+    address: DirectAddress
+    state: str
+    reason: Reason | None
+    detail: str | None
+    status: str | None
+    body_key: str | None
+    updated_at: datetime
+    relayed_at: datetime | None
+    processed_at: datetime | None
+    dispatched_at: datetime | None
+    due_at: datetime | None
+
+
+def accept(
+    connection: sa.Connection, new: NewMessage, jobs: Sequence[NewJob], now: datetime
+) -> tuple[UUID, bool]:
+    """Write the message, its body, its recipients, its first jobs and the audit event.
+
+    Returns its id and True, or, where its dedupe key is known, the id it has and False: then
+    nothing is written. A peer that heard no answer sends again (RFC5321 6.1).
+    """
+    if new.dedupe_key is not None:
+        known = connection.execute(_BY_DEDUPE_KEY, {"the_key": new.dedupe_key}).scalar()
+        if known is not None:
+            return known, False
+    spool.record(connection, new.body, now)
+    connection.execute(_ADD_MESSAGE, _message_row(new, now))
+    connection.execute(_ADD_RECIPIENTS, _recipient_rows(new, now))
+    for job in jobs:
+        queue.put(connection, job, now)
+    audit.record(
+        connection,
+        now=now,
+        actor=new.actor,
+        action="message-accepted",
+        subject=str(new.id),
+        outcome=new.direction.value,
+    )
+    return new.id, True
+
+
+def _message_row(new: NewMessage, now: datetime) -> dict[str, object]:
+    return {
+        "id": new.id,
+        "direction": new.direction.value,
+        "source": new.source.value,
+        "kind": new.kind.value,
+        "state": MessageState.RECEIVED.value,
+        "envelope_sender": _text(new.envelope_sender),
+        "author": _text(new.author),
+        "message_id_header": new.message_id_header,
+        "body_key": new.body.key,
+        "size": new.body.size,
+        "wants_dispatched": new.wants_dispatched,
+        "dedupe_key": new.dedupe_key,
+        "received_at": now,
+        "parent": new.parent,
+    }
+
+
+def _recipient_rows(new: NewMessage, now: datetime) -> list[dict[str, object]]:
+    return [
+        {
+            "message_id": new.id,
+            "ordinal": ordinal,
+            "address": str(address),
+            "address_key": address.key,
+            "state": new.recipient_state,
+            "updated_at": now,
+        }
+        for ordinal, address in enumerate(dict.fromkeys(new.recipients))
+    ]
+
+
+def get(connection: sa.Connection, message_id: UUID) -> Message | None:
+    """Return the message with this id."""
+    row = connection.execute(_BY_ID, {"the_id": message_id}).first()
+    return _message(row) if row else None
+
+
+def find_outgoing(connection: sa.Connection, message_id_header: str) -> Message | None:
+    """Return the message that we sent under this Message-ID; the newest where several were."""
+    row = connection.execute(_SENT, {"the_header": message_id_header}).first()
+    return _message(row) if row else None
+
+
+def list_messages(
+    connection: sa.Connection,
+    *,
+    limit: int,
+    direction: Direction | None = None,
+    state: MessageState | None = None,
+    after: UUID | None = None,
+) -> Sequence[Message]:
+    """Return the newest messages that match, newest first; `after` continues a listing."""
+    query = sa.select(*_MESSAGE).order_by(message.c.id.desc()).limit(limit)
+    if direction is not None:
+        query = query.where(message.c.direction == direction.value)
+    if state is not None:
+        query = query.where(message.c.state == state.value)
+    if after is not None:
+        query = query.where(message.c.id < after)
+    return [_message(row) for row in connection.execute(query)]
+
+
+def recipients_of(connection: sa.Connection, message_id: UUID) -> Sequence[Recipient]:
+    """Return the recipients of a message, in the order of its envelope."""
+    rows = connection.execute(_RECIPIENTS, {"the_id": message_id})
+    return [_recipient(row) for row in rows]
+
+
+def late_recipients(connection: sa.Connection, *, now: datetime, limit: int) -> Sequence[Recipient]:
+    """Return recipients whose `due_at` has come, longest due first."""
+    query = (
+        sa.select(*_RECIPIENT)
+        .where(recipient.c.due_at <= now)
+        .order_by(recipient.c.due_at)
+        .limit(limit)
+    )
+    return [_recipient(row) for row in connection.execute(query)]
+
+
+def set_outcome(
+    connection: sa.Connection,
+    message_id: UUID,
+    *,
+    state: MessageState,
+    now: datetime,
+    reason: Reason | None = None,
+    detail: str | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    content: StoredBody | None = None,
+    kind: Kind | None = None,
+    author: DirectAddress | None = None,
+    message_id_header: str | None = None,
+    wants_dispatched: bool | None = None,
+    parent: UUID | None = None,
+) -> None:
+    """Move the message to `state`; what else was learnt is written, what is None is left alone.
+
+    `content` is the decrypted message, or the prepared one; its row is written too.
+    """
+    if content is not None:
+        spool.record(connection, content, now)
+    learnt = {
+        "reason": reason and reason.code,
+        "detail": detail,
+        "evidence": evidence,
+        "content_key": content and content.key,
+        "kind": kind and kind.value,
+        "author": _text(author),
+        "message_id_header": message_id_header,
+        "wants_dispatched": wants_dispatched,
+        "parent": parent,
+        "finished_at": now if state in _ENDS else None,
+    }
+    values = {name: value for name, value in learnt.items() if value is not None}
+    change = message.update().where(message.c.id == message_id)
+    connection.execute(change.values(state=state.value, **values))
+
+
+def set_recipient(
+    connection: sa.Connection,
+    message_id: UUID,
+    address: DirectAddress,
+    *,
+    state: str,
+    now: datetime,
+    was: str | None = None,
+    reason: Reason | None = None,
+    detail: str | None = None,
+    status: str | None = None,
+    due_at: datetime | None = None,
+    sealed: StoredBody | None = None,
+) -> bool:
+    """Move one recipient to `state` and say whether it was there to be moved.
+
+    With `was`, only from that state: of two that compete, one succeeds. `due_at` is when the new
+    state is late; None where it never is. `sealed` is what goes out for this recipient, by a row
+    that was recorded before.
+    """
+    values: dict[str, object] = {
+        "state": state,
+        "reason": reason and reason.code,
+        "detail": detail,
+        "status": status,
+        "updated_at": now,
+        "due_at": due_at,
+    }
+    if state in _STAMPED:
+        values[f"{state}_at"] = now
+    if sealed is not None:
+        values["body_key"] = sealed.key
+    change = recipient.update().where(
+        recipient.c.message_id == message_id, recipient.c.address_key == address.key
+    )
+    if was is not None:
+        change = change.where(recipient.c.state == was)
+    return connection.execute(change.values(**values)).rowcount == 1
+
+
+def add_attempts(
+    connection: sa.Connection, message_id: UUID, delivery: Delivery, now: datetime
+) -> None:
+    """Record what became of each recipient in one delivery attempt."""
+    rows = [
+        {
+            "id": new_id(now),
+            "message_id": message_id,
+            "recipient": str(one.recipient),
+            "at": now,
+            "host": delivery.host,
+            "tls": delivery.tls,
+            "verified": delivery.verified,
+            "reason": one.reason and one.reason.code,
+            "status": one.status,
+            "reply": one.reply,
+        }
+        for one in delivery.attempts
+    ]
+    if rows:
+        connection.execute(attempt.insert(), rows)
+
+
+def _message(row: sa.Row[Any]) -> Message:
+    return Message(
+        id=row.id,
+        direction=Direction(row.direction),
+        source=Source(row.source),
+        kind=Kind(row.kind),
+        state=MessageState(row.state),
+        envelope_sender=_address(row.envelope_sender),
+        author=_address(row.author),
+        message_id_header=row.message_id_header,
+        body_key=row.body_key,
+        content_key=row.content_key,
+        size=row.size,
+        wants_dispatched=row.wants_dispatched,
+        reason=_reason(row.reason),
+        detail=row.detail,
+        evidence=row.evidence,
+        dedupe_key=row.dedupe_key,
+        received_at=row.received_at,
+        finished_at=row.finished_at,
+        parent=row.parent,
+    )
+
+
+def _recipient(row: sa.Row[Any]) -> Recipient:
+    return Recipient(
+        message_id=row.message_id,
+        ordinal=row.ordinal,
+        address=parse_address(row.address),
+        state=row.state,
+        reason=_reason(row.reason),
+        detail=row.detail,
+        status=row.status,
+        body_key=row.body_key,
+        updated_at=row.updated_at,
+        relayed_at=row.relayed_at,
+        processed_at=row.processed_at,
+        dispatched_at=row.dispatched_at,
+        due_at=row.due_at,
+    )
+
+
+def _address(text: str | None) -> DirectAddress | None:
+    return parse_address(text) if text is not None else None
+
+
+def _text(address: DirectAddress | None) -> str | None:
+    return str(address) if address is not None else None
+
+
+def _reason(code: str | None) -> Reason | None:
+    return Reason.of(code) if code is not None else None
+
+
+_STAMPED: Final = frozenset({"relayed", "processed", "dispatched"})
+_MESSAGE: Final = tuple(message.c)
+_RECIPIENT: Final = tuple(recipient.c)
+_ADD_MESSAGE: Final = message.insert()
+_ADD_RECIPIENTS: Final = recipient.insert()
+_BY_DEDUPE_KEY: Final = sa.select(message.c.id).where(
+    message.c.dedupe_key == sa.bindparam("the_key")
+)
+_BY_ID: Final = sa.select(*_MESSAGE).where(message.c.id == sa.bindparam("the_id"))
+_SENT: Final = (
+    sa.select(*_MESSAGE)
+    .where(
+        message.c.message_id_header == sa.bindparam("the_header"),
+        message.c.direction == Direction.OUTGOING.value,
+    )
+    .order_by(message.c.id.desc())
+    .limit(1)
+)
+_RECIPIENTS: Final = (
+    sa.select(*_RECIPIENT)
+    .where(recipient.c.message_id == sa.bindparam("the_id"))
+    .order_by(recipient.c.ordinal)
+)

@@ -1,0 +1,259 @@
+"""The job queue: one table of leased jobs, in the database that holds what the jobs are about.
+
+Talks to the database through the connection it is handed.
+
+A worker claims jobs for a time (the lease), and a job whose lease ran out is claimed again: work
+is done at least once. Each claim has a token of its own, and only the holder of the present token
+can finish, retry or fail the job: an outcome is recorded exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, Final, TypeAlias
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from certs.errors import DirectError, Reason
+from certs.ids import new_id
+from gateway.tables import job as jobs
+from gateway.tables import paused_destination
+
+__all__ = [
+    "Job",
+    "JobState",
+    "LeaseLostError",
+    "NewJob",
+    "claim",
+    "fail",
+    "finish",
+    "hand_back",
+    "hold",
+    "list_jobs",
+    "put",
+    "release",
+    "renew",
+    "retry",
+]
+
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+
+
+class JobState(Enum):
+    """A job that is done has no row; one under a lease stays READY."""
+
+    READY = "ready"
+    HELD = "held"  # an administrator keeps it back
+    FAILED = "failed"  # a dead letter: nobody tries again unasked
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to put. While a job with the same `key` exists, putting it again changes nothing."""
+
+    kind: str
+    payload: Mapping[str, JSON]
+    due_at: datetime
+    destination: str = ""  # the domain that it delivers to, where it does
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is in the queue. `attempts` counts the claims, this one included."""
+
+    id: UUID
+    kind: str
+    destination: str
+    key: str | None
+    state: JobState
+    due_at: datetime
+    created_at: datetime
+    attempts: int
+    lease_until: datetime | None
+    token: UUID | None
+    reason: Reason | None
+    detail: str | None
+    payload: Mapping[str, Any]
+
+
+class LeaseLostError(DirectError):
+    """The job was dropped, or its lease ran out and it was claimed again."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(Reason.INTERNAL, f"the lease on job {job.id} is lost")
+
+
+def put(connection: sa.Connection, job: NewJob, now: datetime) -> UUID:
+    """Add `job` and return its id, or the id of the job that has its key."""
+    if job.key is not None:
+        taken = connection.execute(_BY_KEY, {"the_key": job.key}).scalar()
+        if taken is not None:
+            return UUID(str(taken))
+    identifier = new_id(now)
+    connection.execute(
+        _PUT,
+        {
+            "id": identifier,
+            "kind": job.kind,
+            "destination": job.destination,
+            "key": job.key,
+            "state": JobState.READY.value,
+            "due_at": job.due_at,
+            "created_at": now,
+            "attempts": 0,
+            "payload": job.payload,
+        },
+    )
+    return identifier
+
+
+def claim(
+    connection: sa.Connection,
+    *,
+    now: datetime,
+    lease_s: float,
+    limit: int,
+    kinds: Sequence[str] | None = None,
+) -> Sequence[Job]:
+    """Lease up to `limit` due jobs for `lease_s` seconds and return them, longest due first."""
+    due = sa.select(jobs.c.id).where(
+        jobs.c.state == JobState.READY.value,
+        jobs.c.due_at <= now,
+        sa.or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= now),
+        jobs.c.destination.not_in(sa.select(paused_destination.c.destination)),
+    )
+    if kinds is not None:
+        due = due.where(jobs.c.kind.in_(kinds))
+    # PostgreSQL may run a sub-select more than once, and past its limit, unless it is
+    # materialized. SQLAlchemy leaves FOR UPDATE out on SQLite, where there is one writer.
+    chosen = (
+        due.order_by(jobs.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("chosen")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
+    leased = (
+        jobs.update()
+        .where(jobs.c.id.in_(sa.select(chosen.c.id)))
+        .values(
+            lease_until=now + timedelta(seconds=lease_s),
+            lease_token=uuid4(),
+            attempts=jobs.c.attempts + 1,
+        )
+        .returning(*_COLUMNS)
+    )
+    claimed = [_job(row) for row in connection.execute(leased)]
+    return sorted(claimed, key=lambda job: (job.due_at, job.id))
+
+
+def renew(
+    connection: sa.Connection, held: Sequence[Job], now: datetime, lease_s: float
+) -> Sequence[Job]:
+    """Lease `held` for another `lease_s` seconds from `now`; return those that were lost."""
+    until = now + timedelta(seconds=lease_s)
+    return [job for job in held if not _change(connection, job, lease_until=until)]
+
+
+def finish(connection: sa.Connection, job: Job) -> None:
+    """Take `job`, which is done, off the queue.
+
+    Raises:
+        LeaseLostError: this claim is not the present one; nothing of it may be recorded.
+    """
+    done = jobs.delete().where(jobs.c.id == job.id, jobs.c.lease_token == job.token)
+    if connection.execute(done).rowcount != 1:
+        raise LeaseLostError(job)
+
+
+def retry(
+    connection: sa.Connection, job: Job, due_at: datetime, reason: Reason, detail: str
+) -> None:
+    """Put `job` back until `due_at`. One that was held meanwhile stays held.
+
+    Raises:
+        LeaseLostError: this claim is not the present one.
+    """
+    _settle(connection, job, due_at=due_at, reason=reason.code, detail=detail)
+
+
+def fail(connection: sa.Connection, job: Job, reason: Reason, detail: str) -> None:
+    """Keep `job` as a dead letter.
+
+    Raises:
+        LeaseLostError: this claim is not the present one.
+    """
+    state = JobState.FAILED.value
+    _settle(connection, job, state=state, reason=reason.code, detail=detail)
+
+
+def hand_back(connection: sa.Connection, job: Job) -> None:
+    """Give up the lease on `job` as if it had not been claimed.
+
+    Raises:
+        LeaseLostError: this claim is not the present one.
+    """
+    _settle(connection, job, attempts=job.attempts - 1)
+
+
+def hold(connection: sa.Connection, job_id: UUID) -> bool:
+    """Keep a job back until it is released; say whether there was one to hold."""
+    return _move(connection, job_id, JobState.READY, JobState.HELD)
+
+
+def release(connection: sa.Connection, job_id: UUID) -> bool:
+    """Let a held job go on; say whether there was one."""
+    return _move(connection, job_id, JobState.HELD, JobState.READY)
+
+
+def list_jobs(
+    connection: sa.Connection, *, limit: int, state: JobState | None = None
+) -> Sequence[Job]:
+    """Return the jobs that are due first."""
+    query = sa.select(*_COLUMNS).order_by(jobs.c.due_at, jobs.c.id).limit(limit)
+    if state is not None:
+        query = query.where(jobs.c.state == state.value)
+    return [_job(row) for row in connection.execute(query)]
+
+
+def _settle(connection: sa.Connection, job: Job, **values: object) -> None:
+    if not _change(connection, job, lease_until=None, lease_token=None, **values):
+        raise LeaseLostError(job)
+
+
+def _change(connection: sa.Connection, job: Job, **values: object) -> bool:
+    held = jobs.update().where(jobs.c.id == job.id, jobs.c.lease_token == job.token)
+    return connection.execute(held.values(**values)).rowcount == 1
+
+
+def _move(connection: sa.Connection, job_id: UUID, before: JobState, after: JobState) -> bool:
+    move = jobs.update().where(jobs.c.id == job_id, jobs.c.state == before.value)
+    return connection.execute(move.values(state=after.value)).rowcount == 1
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        kind=row.kind,
+        destination=row.destination,
+        key=row.key,
+        state=JobState(row.state),
+        due_at=row.due_at,
+        created_at=row.created_at,
+        attempts=row.attempts,
+        lease_until=row.lease_until,
+        token=row.lease_token,
+        reason=Reason.of(row.reason) if row.reason else None,
+        detail=row.detail,
+        payload=row.payload,
+    )
+
+
+_COLUMNS: Final = tuple(jobs.c)
+_PUT: Final = jobs.insert()
+_BY_KEY: Final = sa.select(jobs.c.id).where(jobs.c.key == sa.bindparam("the_key"))
