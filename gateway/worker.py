@@ -1,0 +1,265 @@
+"""Take due jobs, run their handlers, record the outcomes, wait.
+
+Talks to the database. The outcome of a job and the end of its lease are one transaction, so an
+outcome is recorded once or not at all. A handler may run again after a crash: what it does outside
+the database must bear that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from certs.errors import DirectError, Reason
+from certs.ports import Clock, Database
+from gateway import queue
+from gateway.queue import Job, LeaseLostError
+
+__all__ = ["Done", "Failed", "Handler", "Result", "Retry", "Worker"]
+
+T = TypeVar("T")
+Record: TypeAlias = Callable[[Connection], object]
+
+# After an error that no handler foresaw: one minute, doubled at each attempt up to an hour.
+_BACK_OFF: Final = timedelta(minutes=1)
+_BACK_OFF_LIMIT: Final = timedelta(hours=1)
+_RECORD_TRIES: Final = 5
+
+_log = structlog.get_logger(__name__)
+
+
+def _nothing(_: Connection) -> None:
+    """Record nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job is done; `record` writes what came of it."""
+
+    record: Record = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The job is to be tried again at `due_at`."""
+
+    due_at: datetime
+    reason: Reason
+    detail: str
+    record: Record = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job cannot be done; it is kept as a dead letter."""
+
+    reason: Reason
+    detail: str
+    record: Record = _nothing
+
+
+Result: TypeAlias = Done | Retry | Failed
+Handler: TypeAlias = Callable[[Job], Coroutine[Any, Any, Result]]
+
+
+class Worker:
+    """Runs up to `concurrency` jobs at a time.
+
+    A lease lasts `lease_s` seconds and is renewed at half of that while its handler runs. Jobs are
+    looked for every `poll_s` seconds and after each `wake`. When stopped, handlers have `grace_s`
+    seconds to end; what is left then is cancelled and handed back.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        handlers: Mapping[str, Handler],
+        clock: Clock,
+        concurrency: int,
+        lease_s: float,
+        poll_s: float,
+        grace_s: float = 10.0,
+    ) -> None:
+        self._database = database
+        self._handlers = dict(handlers)
+        self._clock = clock
+        self._concurrency = concurrency
+        self._lease_s = lease_s
+        self._poll_s = poll_s
+        self._grace_s = grace_s
+        self._running: set[asyncio.Task[None]] = set()
+        self._leases: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
+        self._event = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look for jobs now: one was committed. Call it from the event loop's thread."""
+        self._event.set()
+
+    def stop(self) -> None:
+        """Make `run` take no more jobs, end within its grace period and return."""
+        self._stopping.set()
+        self._event.set()
+
+    async def run(self) -> None:
+        """Run jobs until `stop`."""
+        renewal = asyncio.create_task(self._renew())
+        try:
+            while not self._stopping.is_set():
+                self._event.clear()
+                if not await self._start_due():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._event.wait(), self._poll_s)
+            await self._end()
+        finally:
+            for task in (renewal, *self._running):
+                task.cancel()
+
+    async def _start_due(self) -> bool:
+        """Start what is due and fits; say whether there may be more."""
+        free = self._concurrency - len(self._running)
+        if free == 0:
+            return False
+        try:
+            jobs = await self._database.write(lambda c: self._claim(c, free))
+        except DirectError as error:
+            _log.error("jobs cannot be claimed", reason=error.reason.code, detail=error.detail)
+            return False
+        for job in jobs:
+            task = asyncio.create_task(self._do(job), name=f"job {job.id}")
+            self._running.add(task)
+            self._leases[job.id] = job, task
+            task.add_done_callback(self._ended)
+        return len(jobs) == free
+
+    def _claim(self, connection: Connection, limit: int) -> list[Job]:
+        return list(
+            queue.claim(
+                connection,
+                now=self._clock(),
+                lease_s=self._lease_s,
+                limit=limit,
+                kinds=tuple(self._handlers),
+            )
+        )
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._event.set()  # there is room for another job
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("outcome lost, the lease will end", task=task.get_name(), error=str(error))
+
+    async def _do(self, job: Job) -> None:
+        """Run the handler of `job` and record what came of it."""
+        outcome = await _outcome(self._handlers[job.kind](job))
+        if isinstance(outcome, BaseException):
+            outcome = self._unforeseen(job, outcome)
+        error = await _outcome(self._record(job, outcome))
+        if error is not None:
+            await self._record(job, self._unforeseen(job, error))
+
+    def _unforeseen(self, job: Job, error: BaseException) -> Retry:
+        """Return what to do where a handler raised instead of returning a result."""
+        due_at = self._clock() + min(_BACK_OFF * 2 ** min(job.attempts - 1, 16), _BACK_OFF_LIMIT)
+        if isinstance(error, DirectError):
+            return Retry(due_at, error.reason, error.detail)
+        place = _place(error)
+        _log.error("job failed", job=str(job.id), kind=job.kind, error=place)
+        return Retry(due_at, Reason.INTERNAL, place)
+
+    async def _record(self, job: Job, result: Result) -> None:
+        """Commit the outcome, with some patience for a database that fails just now.
+
+        The work is done and may have left the machine: forgetting it would do it twice.
+        """
+        for tries_left in reversed(range(_RECORD_TRIES)):
+            try:
+                await self._database.write(lambda c: _settle(c, job, result))
+                break
+            except LeaseLostError:
+                _log.warning("done after its lease", job=str(job.id), kind=job.kind)
+                break
+            except DirectError as error:
+                _log.error("outcome not recorded", job=str(job.id), detail=error.detail)
+                if not tries_left:
+                    raise
+            await asyncio.sleep(self._poll_s)
+        self._leases.pop(job.id, None)
+
+    async def _renew(self) -> None:
+        """Keep the leases of what runs; cancel what was lost to another worker."""
+        while True:
+            await asyncio.sleep(self._lease_s / 2)
+            await self._renew_once()
+
+    async def _renew_once(self) -> None:
+        jobs = [job for job, _ in self._leases.values()]
+        if not jobs:
+            return
+        try:
+            lost = await self._database.write(
+                lambda c: queue.renew(c, jobs, self._clock(), self._lease_s)
+            )
+        except DirectError as error:
+            _log.error("leases not renewed", reason=error.reason.code, detail=error.detail)
+            return
+        for job in lost:
+            _, task = self._leases.pop(job.id, (job, None))
+            if task is not None:  # not settled meanwhile
+                _log.warning("lease lost", job=str(job.id), kind=job.kind)
+                task.cancel()
+
+    async def _end(self) -> None:
+        """Give what runs its grace period, then cancel it and hand it back."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._grace_s)
+        left = tuple(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        jobs = [job for job, _ in self._leases.values()]
+        if jobs:
+            await self._database.write(lambda c: _hand_back(c, jobs))
+
+
+async def _outcome(work: Coroutine[Any, Any, T]) -> T | BaseException:
+    """Return what `work` returns, or what it raises: here nothing may end the worker."""
+    outcomes = await asyncio.gather(work, return_exceptions=True)
+    return outcomes[0]
+
+
+def _settle(connection: Connection, job: Job, result: Result) -> None:
+    """Record `result` and give up the lease. The lease first: a lost one records nothing."""
+    match result:
+        case Done():
+            queue.finish(connection, job)
+        case Retry():
+            queue.retry(connection, job, result.due_at, result.reason, result.detail)
+        case Failed():
+            queue.fail(connection, job, result.reason, result.detail)
+    result.record(connection)
+
+
+def _hand_back(connection: Connection, jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        with suppress(LeaseLostError):  # its outcome was committed as it was cancelled
+            queue.hand_back(connection, job)
+
+
+def _place(error: BaseException) -> str:
+    """Return the kind of `error` and where it was raised; its text may quote a message."""
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" at {Path(frame[0].filename).name}:{frame[0].lineno}" if frame else ""
+    return f"{type(error).__name__}{where}"
