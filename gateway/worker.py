@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
@@ -140,7 +141,7 @@ class Worker:
             task = asyncio.create_task(self._do(job), name=f"job {job.id}")
             self._running.add(task)
             self._leases[job.id] = job, task
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, job))
         return len(jobs) == free
 
     def _claim(self, connection: Connection, limit: int) -> list[Job]:
@@ -154,11 +155,12 @@ class Worker:
             )
         )
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._event.set()  # there is room for another job
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("outcome lost, the lease will end", task=task.get_name(), error=str(error))
+            self._leases.pop(job.id, None)  # nobody renews it: the job comes back when it ends
+            _log.error("outcome lost", job=str(job.id), kind=job.kind, error=_place(error))
 
     async def _do(self, job: Job) -> None:
         """Run the handler of `job` and record what came of it."""

@@ -1,0 +1,302 @@
+"""gateway.database, gateway.sqlite, gateway.postgresql and gateway.migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from certs.errors import DirectError, Reason
+from gateway.database import SqlDatabase
+from gateway.migrations.write import PATH, initial_revision
+from gateway.tables import all_metadata, paused_destination
+from tests.helpers.database import PostgresqlServer, open_sqlite
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+def pause(name: str) -> Callable[[sa.Connection], str]:
+    """A work that writes one row and returns its name."""
+
+    def work(connection: sa.Connection) -> str:
+        connection.execute(paused_destination.insert(), {"destination": name, "paused_at": NOW})
+        return name
+
+    return work
+
+
+def names(connection: sa.Connection) -> list[str]:
+    query = sa.select(paused_destination.c.destination).order_by("destination")
+    return list(connection.execute(query).scalars())
+
+
+def fail(connection: sa.Connection) -> None:
+    pause("half")(connection)
+    raise LookupError("no")
+
+
+async def test_a_write_returns_what_the_work_returns_and_is_there_after_it(
+    database: SqlDatabase,
+) -> None:
+    assert await database.write(pause("a")) == "a"
+    assert await database.read(names) == ["a"]
+
+
+async def test_a_work_that_raises_leaves_nothing_and_its_caller_hears_the_error(
+    database: SqlDatabase,
+) -> None:
+    with pytest.raises(LookupError):
+        await database.write(fail)
+    assert await database.read(names) == []
+
+
+async def test_a_failing_work_does_not_undo_the_others_of_its_batch(
+    database: SqlDatabase,
+) -> None:
+    works = [pause("a"), fail, pause("b"), fail, pause("c")]
+    results = await asyncio.gather(*(database.write(w) for w in works), return_exceptions=True)
+    assert [type(r) for r in results] == [str, LookupError, str, LookupError, str]
+    assert await database.read(names) == ["a", "b", "c"]
+
+
+async def test_a_statement_that_fails_does_not_undo_the_others_of_its_batch(
+    database: SqlDatabase,
+) -> None:
+    works = [pause("a"), pause("a"), pause("b")]
+    results = await asyncio.gather(*(database.write(w) for w in works), return_exceptions=True)
+    assert sorted(await database.read(names)) == ["a", "b"]
+    [error] = [r for r in results if isinstance(r, BaseException)]
+    assert isinstance(error, DirectError)
+    assert error.reason is Reason.INTERNAL
+
+
+async def test_the_text_of_a_database_error_holds_no_value(database: SqlDatabase) -> None:
+    await database.write(pause("patient.example"))
+    with pytest.raises(DirectError) as caught:
+        await database.write(pause("patient.example"))
+    assert "patient" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_more_works_than_one_batch_holds_are_all_committed(database: SqlDatabase) -> None:
+    wanted = [f"{n:03}" for n in range(200)]
+    assert await asyncio.gather(*(database.write(pause(n)) for n in wanted)) == wanted
+    assert await database.read(names) == wanted
+
+
+async def test_reading_cannot_write(database: SqlDatabase) -> None:
+    with pytest.raises(DirectError) as caught:
+        await database.read(pause("a"))
+    assert caught.value.reason is Reason.INTERNAL
+    assert await database.read(names) == []
+
+
+async def test_a_read_sees_one_snapshot_while_others_write(sqlite_database: SqlDatabase) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def twice(connection: sa.Connection) -> tuple[list[str], list[str]]:
+        first = names(connection)
+        begun.set()
+        go_on.wait()
+        return first, names(connection)
+
+    reading = asyncio.create_task(sqlite_database.read(twice))
+    await asyncio.to_thread(begun.wait)
+    await sqlite_database.write(pause("a"))
+    go_on.set()
+    assert await reading == ([], [])
+
+
+async def test_a_cancelled_caller_whose_work_has_begun_leaves_it_committed_whole(
+    sqlite_database: SqlDatabase,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sa.Connection) -> None:
+        pause("a")(connection)
+        begun.set()
+        go_on.wait()
+        pause("b")(connection)
+
+    writing = asyncio.create_task(sqlite_database.write(slow))
+    await asyncio.to_thread(begun.wait)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    go_on.set()
+    await sqlite_database.write(pause("c"))
+    assert await sqlite_database.read(names) == ["a", "b", "c"]
+
+
+async def test_a_cancelled_caller_whose_work_has_not_begun_leaves_nothing(
+    sqlite_database: SqlDatabase,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sa.Connection) -> None:
+        begun.set()
+        go_on.wait()
+
+    first = asyncio.create_task(sqlite_database.write(slow))
+    await asyncio.to_thread(begun.wait)
+    second = asyncio.create_task(sqlite_database.write(pause("a")))
+    await asyncio.sleep(0)  # it is in the queue now
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    go_on.set()
+    await first
+    await sqlite_database.write(pause("b"))
+    assert await sqlite_database.read(names) == ["b"]
+
+
+async def test_closing_commits_what_waits(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path) as database:
+        writing = [asyncio.create_task(database.write(pause(n))) for n in "abc"]
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*writing) == ["a", "b", "c"]
+    async with open_sqlite(tmp_path) as database:
+        assert await database.read(names) == ["a", "b", "c"]
+
+
+async def test_a_closed_database_refuses_writes(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path) as database:
+        pass
+    with pytest.raises(DirectError) as caught:
+        await database.write(pause("a"))
+    assert caught.value.reason is Reason.INTERNAL
+
+
+def test_the_interpreter_ends_where_nobody_closed_the_database(tmp_path: Path) -> None:
+    program = f"""
+import asyncio
+from gateway.database import SqlDatabase
+
+async def main():
+    opened = SqlDatabase.open("sqlite:///{tmp_path}/gateway.db")
+    database = await opened.__aenter__()
+    await database.migrate()
+    await database.write(lambda c: c.exec_driver_sql("SELECT 1"))
+    await database.read(lambda c: c.exec_driver_sql("SELECT 1"))
+    print("done", flush=True)
+
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.stdout, ended.returncode) == ("done\n", 0)
+
+
+async def test_sqlite_is_durable_at_every_commit_and_readable_by_its_owner_only(
+    tmp_path: Path, sqlite_database: SqlDatabase
+) -> None:
+    def pragmas(connection: sa.Connection) -> list[object]:
+        wanted = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in wanted]
+
+    full = 2
+    assert await sqlite_database.write(pragmas) == ["wal", full, 1, 5000]
+    modes = {file.stat().st_mode & 0o777 for file in tmp_path.glob("gateway.db*")}
+    assert modes == {0o600}
+
+
+async def test_postgresql_is_durable_at_every_commit(postgresql_server: PostgresqlServer) -> None:
+    async with SqlDatabase.open(postgresql_server.url("postgres")) as database:
+        level = await database.write(
+            lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar()
+        )
+    assert level == "on"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("nonsense", id="not-a-url"),
+        pytest.param("sqlite://", id="in-memory"),
+        pytest.param("sqlite:///:memory:", id="in-memory-by-name"),
+        pytest.param("mysql://localhost/x", id="another-database"),
+    ],
+)
+async def test_not_a_database_of_ours(url: str) -> None:
+    with pytest.raises(DirectError) as caught:
+        async with SqlDatabase.open(url):
+            pass
+    assert caught.value.reason is Reason.CONFIGURATION_INVALID
+
+
+async def test_a_file_that_cannot_be_made_is_an_internal_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DirectError) as caught:
+        async with SqlDatabase.open(f"sqlite:///{tmp_path}/file/gateway.db"):
+            pass
+    assert caught.value.reason is Reason.INTERNAL
+
+
+async def test_a_server_that_does_not_answer_is_an_internal_error() -> None:
+    async with SqlDatabase.open("postgresql://nobody@127.0.0.1:9/nothing") as database:
+        for attempt in (database.read(names), database.write(names), database.migrate()):
+            with pytest.raises(DirectError) as caught:
+                await attempt
+            assert caught.value.reason is Reason.INTERNAL
+
+
+async def test_the_migrated_schema_is_what_the_tables_say(database: SqlDatabase) -> None:
+    def differences(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), all_metadata()))
+
+    assert await database.read(differences) == []
+
+
+async def test_migrating_again_changes_nothing(database: SqlDatabase) -> None:
+    await database.write(pause("a"))
+    await database.migrate()
+    assert await database.read(names) == ["a"]
+
+
+async def test_a_schema_of_a_later_version_is_refused(database: SqlDatabase) -> None:
+    later = sa.text("UPDATE alembic_version SET version_num = '9999'")
+    await database.write(lambda c: c.execute(later) and None)
+    with pytest.raises(DirectError) as caught:
+        await database.migrate()
+    assert caught.value.reason is Reason.INTERNAL
+
+
+async def test_processes_that_start_together_migrate_once(
+    postgresql_server: PostgresqlServer,
+) -> None:
+    url = await postgresql_server.new_database()
+    async with SqlDatabase.open(url) as one, SqlDatabase.open(url) as other:
+        await asyncio.gather(one.migrate(), other.migrate())
+        assert await other.read(names) == []
+
+
+def test_the_initial_revision_is_the_one_that_the_tables_give() -> None:
+    written = subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "-"],
+        input=initial_revision(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert PATH.read_text() == written.stdout
+
+
+async def test_a_migration_that_breaks_a_foreign_key_is_undone(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path) as database:
+        pass
+    with sqlite3.connect(tmp_path / "gateway.db") as connection:  # foreign keys are off here
+        connection.execute("INSERT INTO edge_user_address VALUES ('nobody', 'a@b.example')")
+    async with SqlDatabase.open(f"sqlite:///{tmp_path / 'gateway.db'}") as database:
+        with pytest.raises(DirectError) as caught:
+            await database.migrate()
+        assert caught.value.reason is Reason.INTERNAL
