@@ -1,0 +1,286 @@
+"""A received Direct message as a FHIR `Communication` for one local mailbox.
+
+Pure: a function of the decrypted message, its mailbox and the gateway's facts about it, so that
+the same message always makes the same resource. What needs the store (thread header, the
+message answered) is added by `records.store_received`.
+
+Standards:
+    FHIR    R4 Communication, Attachment
+    fhir.md sections 3.2 (identity), 3.3 (inbound rows), 3.7 (edge cases)
+    RFC5322 section 3.6
+    RFC3676 format=flowed
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Final
+from uuid import UUID, uuid5
+
+from certs.address import DirectAddress
+from fhir_bridge.headers import Mailbox, decode_words, mailboxes, message_ids, parse_date, unfold
+from fhir_bridge.mime import BLOCK_OCTETS, Index, Part, index
+from fhir_bridge.payloads import BinaryRow, Payloads, clean, payloads_of
+from fhir_bridge.terms import (
+    DIRECT_MEDIUM,
+    JSON,
+    US_CORE_DIRECT,
+    Terms,
+    extension,
+    mailto_identifier,
+    mid_identifier,
+)
+
+__all__ = ["InboundView", "Trust", "instant", "view"]
+
+TOPIC_CHARACTERS_MAX: Final = 1000
+# What a mail program says of importance, and what FHIR calls it (fhir.md 3.3).
+_ASAP: Final = {("x-priority", "1"), ("priority", "urgent")}
+_URGENT: Final = {("importance", "high"), ("x-priority", "2")}
+_ROUTINE: Final = {
+    ("importance", "low"),
+    ("x-priority", "4"),
+    ("x-priority", "5"),
+    ("priority", "non-urgent"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the gateway found out about the signer. Hashes are hexadecimal SHA-256."""
+
+    status: str  # "trusted"
+    signer: str | None
+    binding: str | None  # "address-bound" or "domain-bound"
+    organization: str | None  # the certificate's O
+    anchor: str | None
+    bundle: str | None
+    algorithms: str | None
+    checked: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InboundView:
+    """The resource and its binaries, ready to store. Message-IDs are with angle brackets."""
+
+    message: UUID
+    mailbox: DirectAddress
+    communication: JSON
+    binaries: tuple[BinaryRow, ...]
+    message_id: str
+    thread_id: str
+    in_reply_to: str | None
+
+
+def view(
+    message: BinaryIO,
+    *,
+    message_uuid: UUID,
+    mailbox: DirectAddress,
+    body_key: str,
+    received_at: datetime,
+    trust: Trust,
+    terms: Terms,
+) -> InboundView:
+    """Return the `Communication` that `mailbox` gets for `message`, the decrypted RFC 5322 one.
+
+    `message_uuid` is the gateway's id, `body_key` names the stored octets of `message`. Ids of
+    resources derive from `message_uuid` and `mailbox`, so that a repeated job makes no second.
+    """
+    found = index(message)
+    root = found.root
+    identity = uuid5(message_uuid, f"Communication/{mailbox.key}")
+    message_id, generated = _message_id(message, root, mailbox)
+    references = message_ids(root.header("references") or "")
+    answered = message_ids(root.header("in-reply-to") or "")
+    thread_id = (*references, *answered, message_id)[0]
+    payloads = payloads_of(
+        message,
+        found,
+        communication=identity,
+        owner=mailbox.key,
+        body_key=body_key,
+        terms=terms,
+    )
+    communication: JSON = {
+        "resourceType": "Communication",
+        "id": str(identity),
+        **_sender(root, trust),
+        "extension": _extensions(found, references, answered, thread_id, payloads, trust, terms),
+        "identifier": [_identifier(message_id, generated, terms)],
+        "status": "completed",  # FHIR: status is that of the transmission
+        **_priority(root),
+        "medium": [DIRECT_MEDIUM],
+        **_topic(root),
+        **_sent(root),
+        "received": instant(received_at),
+        "recipient": _recipients(root, mailbox, terms),
+    }
+    if answered:
+        communication["inResponseTo"] = [
+            {"type": "Communication", "identifier": mid_identifier(answered[0])}
+        ]
+    if payloads.payload:
+        communication["payload"] = list(payloads.payload)
+    return InboundView(
+        message=message_uuid,
+        mailbox=mailbox,
+        communication=communication,
+        binaries=payloads.binaries,
+        message_id=message_id,
+        thread_id=thread_id,
+        in_reply_to=answered[0] if answered else None,
+    )
+
+
+def instant(moment: datetime) -> str:
+    """Return an aware time as a FHIR instant, with the fraction only where there is one."""
+    spec = "milliseconds" if moment.microsecond else "seconds"
+    return moment.isoformat(timespec=spec).replace("+00:00", "Z")
+
+
+def _message_id(message: BinaryIO, root: Part, mailbox: DirectAddress) -> tuple[str, bool]:
+    given = message_ids(root.header("message-id") or "")
+    if given:
+        return given[0], False
+    # fhir.md 3.7: no Message-ID; the content names the message.
+    message.seek(0)
+    digest = hashlib.sha256()
+    while block := message.read(BLOCK_OCTETS):
+        digest.update(block)
+    return f"<{digest.hexdigest()}@{mailbox.domain}>", True
+
+
+def _identifier(message_id: str, generated: bool, terms: Terms) -> JSON:
+    identifier = mid_identifier(message_id)
+    if generated:
+        url = terms.extension("generated-message-id")
+        identifier["extension"] = [{"url": url, "valueBoolean": True}]
+    return identifier
+
+
+def _sender(root: Part, trust: Trust) -> JSON:
+    # fhir.md 3.2: a contained resource only where the certificate vouches for that kind.
+    authors = mailboxes(root.header("from") or "")
+    if not authors:
+        return {}
+    author = authors[0]
+    reference = _reference(author)
+    name = clean(author.name) or trust.organization
+    if author.name and trust.binding == "address-bound":
+        contained: JSON = {"resourceType": "Practitioner", "name": [{"text": name}]}
+    elif not author.name and trust.binding == "domain-bound" and trust.organization:
+        contained = {"resourceType": "Organization", "name": trust.organization}
+    else:
+        return {"sender": reference}
+    contained = {**contained, "id": "sender", "telecom": [_direct_telecom(author)]}
+    reference = {"reference": "#sender", "type": contained["resourceType"], **reference}
+    return {"contained": [contained], "sender": {**reference, "display": name}}
+
+
+def _reference(mailbox: Mailbox) -> JSON:
+    reference: JSON = {"identifier": mailto_identifier(str(mailbox.address))}
+    if name := clean(mailbox.name):
+        reference["display"] = name
+    return reference
+
+
+def _direct_telecom(mailbox: Mailbox) -> JSON:
+    return {
+        "extension": [{"url": US_CORE_DIRECT, "valueBoolean": True}],
+        "system": "email",
+        "value": str(mailbox.address),
+    }
+
+
+def _recipients(root: Part, mailbox: DirectAddress, terms: Terms) -> list[JSON]:
+    listed = [
+        (role, entry)
+        for role in ("to", "cc")
+        for value in root.headers.get(role, ())
+        for entry in mailboxes(unfold(value))
+    ]
+    # fhir.md 3.3: the envelope named this mailbox although the header did not.
+    if all(entry.address != mailbox for _, entry in listed):
+        listed.append(("bcc", Mailbox("", mailbox)))
+    url = terms.extension("recipient-role")
+    return [
+        {"extension": [{"url": url, "valueCode": role}], **_reference(entry)}
+        for role, entry in listed
+    ]
+
+
+def _topic(root: Part) -> JSON:
+    subject = clean(decode_words(root.header("subject") or ""))
+    return {"topic": {"text": subject[:TOPIC_CHARACTERS_MAX]}} if subject else {}
+
+
+def _sent(root: Part) -> JSON:
+    date = parse_date(root.header("date") or "")
+    return {"sent": date.isoformat(timespec="seconds").replace("+00:00", "Z")} if date else {}
+
+
+def _priority(root: Part) -> JSON:
+    said = {
+        (name, (root.header(name) or "").strip().lower().split(" ")[0])
+        for name in ("importance", "x-priority", "priority")
+    }
+    for values, code in ((_ASAP, "asap"), (_URGENT, "urgent"), (_ROUTINE, "routine")):
+        if said & values:
+            return {"priority": code}
+    return {}
+
+
+def _extensions(
+    found: Index,
+    references: tuple[str, ...],
+    answered: tuple[str, ...],
+    thread_id: str,
+    payloads: Payloads,
+    trust: Trust,
+    terms: Terms,
+) -> list[JSON]:
+    root = found.root
+    extensions: list[JSON] = [
+        {"url": terms.extension("thread-id"), "valueString": clean(thread_id)},
+        {"url": terms.extension("direction"), "valueCode": "inbound"},
+        {
+            "url": terms.extension("raw-message"),
+            "valueReference": {"reference": f"Binary/{payloads.raw.id}"},
+        },
+        _trust(trust, terms),
+    ]
+    for reply_to in mailboxes(root.header("reply-to") or ""):
+        url = terms.extension("reply-to")
+        extensions.append({"url": url, "valueReference": _reference(reply_to)})
+    # Kept raw where the elements say less: a chain of References longer than root and parent,
+    # a Date that is none.
+    raw = []
+    if references and references not in (answered, (thread_id, *answered)):
+        raw.append("references")
+    if root.header("date") and not _sent(root):
+        raw.append("date")
+    for name in raw:
+        value = clean(root.header(name) or "")
+        parts = [("name", {"valueString": name}), ("value", {"valueString": value})]
+        extensions.append(extension(terms.extension("mime-header"), parts))
+    if found.partial:
+        extensions.append({"url": terms.extension("partial"), "valueBoolean": True})
+    return extensions
+
+
+def _trust(trust: Trust, terms: Terms) -> JSON:
+    parts: list[tuple[str, JSON]] = [("status", {"valueCode": trust.status})]
+    for name, value in (
+        ("signer", trust.signer),
+        ("binding", trust.binding),
+        ("anchor", trust.anchor),
+        ("bundle", trust.bundle),
+        ("algorithms", trust.algorithms),
+    ):
+        if value:
+            parts.append((name, {"valueString": value}))
+    parts.append(("checked", {"valueInstant": instant(trust.checked)}))
+    return extension(terms.extension("direct-trust"), parts)

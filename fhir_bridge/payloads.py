@@ -1,0 +1,305 @@
+"""The body and the attachments of a message as `Communication.payload` and Binary rows.
+
+Pure; streaming: each part is decoded once to learn its size and hashes, and stays where it is.
+
+Standards:
+    FHIR    R4 Communication.payload, Attachment (`hash` is SHA-1 in base64), string (1 MiB)
+    fhir.md section 3.3
+    RFC2046 sections 5.1.3 (mixed), 5.1.4 (alternative); RFC2387 (related)
+    RFC3676 section 4: format=flowed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+from uuid import UUID, uuid5
+
+import pybase64
+
+from fhir_bridge.headers import decode_charset, parameters, parse_date
+from fhir_bridge.html_text import text_of_html
+from fhir_bridge.mime import Index, Part, decoded
+from fhir_bridge.terms import JSON, Terms, extension
+
+__all__ = ["BinaryRow", "Measured", "Payloads", "clean", "measure", "payloads_of"]
+
+# FHIR: "strings SHALL NOT exceed 1,048,576 (1024*1024) characters in size".
+STRING_CHARACTERS_MAX: Final = 1024 * 1024
+TEXT_OCTETS_MAX: Final = 4 * STRING_CHARACTERS_MAX
+CONTENT_TYPE_CHARACTERS_MAX: Final = 255
+TITLE_CHARACTERS_MAX: Final = 255
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9!#$&^_.+:-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryRow:
+    """The octets of one Binary: `length` octets at `offset` of the body `body_key`, encoded.
+
+    `size`, `sha1` (base64) and `sha256` (hexadecimal) are of the decoded octets.
+    """
+
+    id: UUID
+    communication_id: UUID | None
+    owner: str
+    body_key: str
+    offset: int
+    length: int
+    encoding: str
+    content_type: str
+    filename: str | None
+    size: int
+    sha1: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """`payload` elements, every Binary they point to, and that of the whole raw message."""
+
+    payload: tuple[JSON, ...]
+    binaries: tuple[BinaryRow, ...]
+    raw: BinaryRow
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Size in octets, SHA-1 in base64, SHA-256 in hexadecimal."""
+
+    size: int
+    sha1: str
+    sha256: str
+
+
+def measure(blocks: Iterable[bytes]) -> Measured:
+    """Return size and hashes of `blocks`."""
+    size = 0
+    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    for block in blocks:
+        size += len(block)
+        sha1.update(block)
+        sha256.update(block)
+    return Measured(size, pybase64.b64encode(sha1.digest()).decode(), sha256.hexdigest())
+
+
+def clean(text: str) -> str:
+    """Return `text` without what a FHIR string may not hold, and without outer white space."""
+    return _CONTROLS.sub("", text).strip()
+
+
+def payloads_of(
+    message: BinaryIO, found: Index, *, communication: UUID, owner: str, body_key: str, terms: Terms
+) -> Payloads:
+    """Return the payload of `message`: its text first, then every other part in order."""
+    reader = _Reader(message, communication, owner, body_key, terms)
+    for part, role in _roles(found.root):
+        reader.take(part, role)
+    reader.derive_text()
+    raw = reader.raw()
+    return Payloads(tuple(reader.texts + reader.others), (*reader.binaries, raw), raw)
+
+
+def _roles(root: Part) -> Iterator[tuple[Part, str]]:
+    """Yield each leaf with its role: body, body-html, inline or attachment."""
+    taken: set[str] = set()
+    pending = [(root, True)]  # may this entity still be the readable body?
+    while pending:
+        part, readable = pending.pop()
+        if part.children:
+            related = part.content_type == "multipart/related"
+            pending.extend(
+                (child, readable and not (related and number))
+                for number, child in reversed(list(enumerate(part.children)))
+            )
+            continue
+        role = "attachment"
+        named = part.disposition == "attachment" or part.filename is not None
+        if part.content_type == "text/plain" and readable and not named:
+            role = "body"
+        elif part.content_type == "text/html" and readable and not named:
+            role = "body-html"
+        elif part.content_id and part.disposition != "attachment":
+            role = "inline"
+        if role.startswith("body") and role in taken:
+            role = "inline"
+        taken.add(role)
+        yield part, role
+
+
+class _Reader:
+    """Collects payloads: texts first, the rest in the order of the message."""
+
+    def __init__(
+        self, message: BinaryIO, communication: UUID, owner: str, body_key: str, terms: Terms
+    ) -> None:
+        self.message = message
+        self.communication = communication
+        self.owner = owner
+        self.body_key = body_key
+        self.terms = terms
+        self.texts: list[JSON] = []
+        self.others: list[JSON] = []
+        self.binaries: list[BinaryRow] = []
+        self.html: Part | None = None
+        self.body_path: str | None = None
+
+    def take(self, part: Part, role: str) -> None:
+        if role == "body" and part.length <= TEXT_OCTETS_MAX and self.text(part):
+            return
+        if role == "body-html":
+            self.html = part
+        self.others.append(self.attachment(part, role))
+
+    def text(self, part: Part) -> bool:
+        """Take the plain body as `contentString`; say whether it fitted."""
+        text, exact = self.decoded_text(part)
+        if part.type_parameters.get("format", "").lower() == "flowed":
+            text = _unflowed(text, part.type_parameters.get("delsp", "").lower() == "yes")
+        if len(text) > STRING_CHARACTERS_MAX:
+            return False
+        if text.strip():
+            self.body_path = part.path
+            self.texts.append(self.content_string(text, part.path, derived=not exact))
+        return True
+
+    def derive_text(self) -> None:
+        """Make text from an HTML body that has none beside it."""
+        if self.html is None or self.texts or self.html.length > TEXT_OCTETS_MAX:
+            return
+        text = text_of_html(self.decoded_text(self.html)[0])
+        if text and len(text) <= STRING_CHARACTERS_MAX:
+            self.texts.append(self.content_string(text, self.html.path, derived=True))
+
+    def decoded_text(self, part: Part) -> tuple[str, bool]:
+        octets = b"".join(decoded(self.message, part))
+        charset = part.type_parameters.get("charset", "us-ascii")
+        if charset.lower() == "us-ascii":
+            charset = "utf-8"  # a superset, and what unlabelled text mostly is
+        text, exact = decode_charset(octets, charset)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        kept = _CONTROLS.sub("", text)
+        return kept, exact and kept == text
+
+    def content_string(self, text: str, path: str, *, derived: bool) -> JSON:
+        parts: list[tuple[str, JSON]] = [
+            ("path", {"valueString": path}),
+            ("role", {"valueCode": "body"}),
+        ]
+        if derived:
+            parts.append(("derived", {"valueBoolean": True}))
+        mime_part = extension(self.terms.extension("mime-part"), parts)
+        return {"extension": [mime_part], "contentString": text}
+
+    def attachment(self, part: Part, role: str) -> JSON:
+        measured = measure(decoded(self.message, part))
+        content_type = _content_type(part)
+        title = clean(part.filename or "")[:TITLE_CHARACTERS_MAX] or None
+        row = BinaryRow(
+            id=uuid5(self.communication, f"Binary/{part.path}"),
+            communication_id=self.communication,
+            owner=self.owner,
+            body_key=self.body_key,
+            offset=part.offset,
+            length=part.length,
+            encoding=part.encoding,
+            content_type=content_type,
+            filename=title,
+            size=measured.size,
+            sha1=measured.sha1,
+            sha256=measured.sha256,
+        )
+        self.binaries.append(row)
+        attachment: JSON = {
+            "contentType": content_type,
+            "url": f"Binary/{row.id}",
+            "size": row.size,
+            "hash": row.sha1,
+        }
+        if title:
+            attachment["title"] = title
+        options = parameters(part.header("content-disposition") or "")[1]
+        if created := parse_date(options.get("creation-date", "")):
+            attachment["creation"] = created.isoformat(timespec="seconds")
+        return {
+            "extension": [self.mime_part(part, role, row.sha256)],
+            "contentAttachment": attachment,
+        }
+
+    def mime_part(self, part: Part, role: str, sha256: str) -> JSON:
+        parts: list[tuple[str, JSON]] = [
+            ("path", {"valueString": part.path}),
+            ("role", {"valueCode": role}),
+        ]
+        for name, value in (
+            ("disposition", part.disposition),
+            ("content-id", part.content_id),
+            ("encoding", part.encoding),
+            ("alternative-of", self.body_path if role == "body-html" else None),
+            ("sha256", sha256),
+        ):
+            if value and (cleaned := clean(value)):
+                parts.append((name, {"valueString": cleaned}))
+        return extension(self.terms.extension("mime-part"), parts)
+
+    def raw(self) -> BinaryRow:
+        """Return the row of the whole message, served as it was decrypted."""
+        size = self.message.seek(0, 2)
+        self.message.seek(0)
+        measured = measure(iter(lambda: self.message.read(64 * 1024), b""))
+        return BinaryRow(
+            id=uuid5(self.communication, "Binary/raw"),
+            communication_id=self.communication,
+            owner=self.owner,
+            body_key=self.body_key,
+            offset=0,
+            length=size,
+            encoding="binary",
+            content_type="message/rfc822",
+            filename=None,
+            size=measured.size,
+            sha1=measured.sha1,
+            sha256=measured.sha256,
+        )
+
+
+def _content_type(part: Part) -> str:
+    """Return the media type with its parameters, but those that name or divide the part."""
+    main = part.content_type
+    if main.startswith("multipart/") or not _MEDIA_TYPE.fullmatch(main):
+        return "application/octet-stream"
+    given = [
+        f"{name}={value if _PLAIN.fullmatch(value) else chr(34) + value + chr(34)}"
+        for name, value in part.type_parameters.items()
+        if name not in ("name", "boundary")
+        and _PLAIN.fullmatch(name)
+        and clean(value) == value
+        and '"' not in value
+        and "\\" not in value
+        and "\n" not in value
+        and value.isascii()
+    ]
+    whole = "; ".join([main, *given])
+    return whole if len(whole) <= CONTENT_TYPE_CHARACTERS_MAX else main
+
+
+def _unflowed(text: str, delsp: bool) -> str:
+    """Join the soft-broken lines of format=flowed text."""
+    lines: list[str] = []
+    joining = False
+    for line in text.split("\n"):
+        # RFC3676 4.4: a line may have been stuffed with one space.
+        unstuffed = line.removeprefix(" ")
+        if joining:
+            lines[-1] += unstuffed
+        else:
+            lines.append(unstuffed)
+        # RFC3676 4.3: the signature separator ends in a space and is no soft break.
+        joining = unstuffed.endswith(" ") and unstuffed != "-- "
+        if joining and delsp:
+            lines[-1] = lines[-1][:-1]
+    return "\n".join(lines)
