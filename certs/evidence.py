@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509 import ocsp
 
 from certs.address import DirectAddress
+from certs.crl import Crl
 from certs.errors import Reason
 
 __all__ = ["Evidence", "Found", "Level", "Revocation", "Step"]
@@ -55,7 +56,7 @@ class Found:
 class Revocation:
     """Revocation answers fetched for a chain, unjudged, and when they were fetched."""
 
-    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    crls: tuple[Crl, ...] = ()
     ocsp_responses: tuple[ocsp.OCSPResponse, ...] = ()
     unreachable: tuple[str, ...] = ()  # what should have answered and did not
     fetched_at: datetime | None = None

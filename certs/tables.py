@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-__all__ = ["UtcDateTime", "metadata"]
+__all__ = ["UtcDateTime", "metadata", "own_identity"]
 
 metadata: Final = sa.MetaData(
     naming_convention={
@@ -45,3 +45,25 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# Our own certificates with their keys. `subject` is an address key or a domain; `chain` is the
+# intermediates in PEM, leaf's issuer first; `key_envelope` is opened by `certs.envelope` under
+# the key-encryption key.
+own_identity: Final = sa.Table(
+    "own_identity",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("subject", sa.String(320), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("certificate", sa.LargeBinary, nullable=False),
+    sa.Column("chain", sa.LargeBinary, nullable=False),
+    sa.Column("key_envelope", sa.LargeBinary, nullable=False),
+    sa.Column("signs", sa.Boolean, nullable=False),
+    sa.Column("decrypts", sa.Boolean, nullable=False),
+    sa.Column("not_before", UtcDateTime, nullable=False),
+    sa.Column("not_after", UtcDateTime, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("retired_at", UtcDateTime),
+)

@@ -1,0 +1,162 @@
+"""A certificate revocation list: read once, asked often.
+
+Pure. The serial numbers go into a set when the list is read, because a list may hold hundreds of
+thousands and every message asks.
+
+Standards:
+    RFC5280 sections 5 (CRL profile) and 6.3 (validation)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+from certs.errors import DirectError, Reason
+from certs.issuers import NameKey, name_key, sha256_of
+
+__all__ = ["Crl", "read_crl"]
+
+T = TypeVar("T", bound=x509.ExtensionType)
+
+CRL_OCTETS: Final = 64 * 1024 * 1024
+_PEM_BEGIN: Final = b"-----BEGIN X509 CRL-----"
+
+
+def read_crl(data: bytes) -> Crl:
+    """Return the CRL in `data`: DER (RFC5280 4.2.1.13), or PEM, which some publish instead.
+
+    Raises:
+        DirectError: REVOCATION_UNKNOWN; it does not parse, or is over 64 MiB.
+    """
+    if len(data) > CRL_OCTETS:
+        raise DirectError(Reason.REVOCATION_UNKNOWN, "CRL is over 64 MiB")
+    try:
+        if data.lstrip().startswith(_PEM_BEGIN):
+            return Crl(x509.load_pem_x509_crl(data))
+        return Crl(x509.load_der_x509_crl(data))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise DirectError(Reason.REVOCATION_UNKNOWN, f"CRL does not parse: {error}") from None
+
+
+class Crl:
+    """One complete CRL. It speaks for nobody until `signed_by` and `covers` have been asked."""
+
+    def __init__(self, parsed: x509.CertificateRevocationList) -> None:
+        """Index `parsed`.
+
+        Raises:
+            ValueError: an entry or an extension does not parse.
+        """
+        self._parsed = parsed
+        self._verified: dict[bytes, bool] = {}
+        self._scope = _extension(parsed.extensions, x509.IssuingDistributionPoint)
+        self.digest: Final = parsed.fingerprint(hashes.SHA256())
+        self.issuer: Final[NameKey] = name_key(parsed.issuer)
+        self.this_update: Final[datetime] = parsed.last_update_utc
+        self.next_update: Final[datetime | None] = parsed.next_update_utc
+        self._revoked = frozenset(_serials(parsed))
+        self._understood = _understood(parsed.extensions, self._scope)
+
+    def revokes(self, serial: int) -> bool:
+        """Say whether the certificate of this serial number is revoked."""
+        return serial in self._revoked
+
+    def fresh_at(self, now: datetime) -> bool:
+        """Say whether `now` lies from thisUpdate to nextUpdate (AS-086)."""
+        return self.this_update <= now and (self.next_update is None or now < self.next_update)
+
+    def signed_by(self, issuer: x509.Certificate) -> bool:
+        """Say whether the issuer's key signed this list and may sign lists; verified once."""
+        digest = sha256_of(issuer)
+        if digest not in self._verified:
+            self._verified[digest] = self._verify(issuer)
+        return self._verified[digest]
+
+    def covers(self, cert: x509.Certificate) -> bool:
+        """Say whether the certificate is in the scope of this list, as far as we process scopes.
+
+        RFC5280 6.3.3 (b): a list that says what it is for counts only for that. Indirect lists,
+        delta lists and lists of only some reasons are not processed: they cover nothing.
+        """
+        if not self._understood:
+            return False
+        if self._scope is None:
+            return True
+        is_ca = _is_ca(cert)
+        if self._scope.only_contains_user_certs and is_ca:
+            return False
+        if self._scope.only_contains_ca_certs and not is_ca:
+            return False
+        return self._scope.full_name is None or _shares_a_name(self._scope.full_name, cert)
+
+    def _verify(self, issuer: x509.Certificate) -> bool:
+        try:
+            usage = _extension(issuer.extensions, x509.KeyUsage)
+            key = issuer.public_key()
+            if not isinstance(key, _SIGNING_KEYS) or (usage and not usage.crl_sign):
+                return False
+            return self._parsed.is_signature_valid(key)
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+            return False
+
+
+def _serials(parsed: x509.CertificateRevocationList) -> Iterable[int]:
+    for entry in parsed:
+        reason = _extension(entry.extensions, x509.CRLReason)
+        if reason is None or reason.reason is not x509.ReasonFlags.remove_from_crl:
+            yield entry.serial_number
+
+
+def _understood(extensions: x509.Extensions, scope: x509.IssuingDistributionPoint | None) -> bool:
+    # RFC5280 5.2: a list with a critical extension one does not process may not be used.
+    if any(e.critical and not isinstance(e.value, _PROCESSED) for e in extensions):
+        return False
+    if _extension(extensions, x509.DeltaCRLIndicator):
+        return False
+    return scope is None or not (
+        scope.indirect_crl
+        or scope.only_contains_attribute_certs
+        or scope.only_some_reasons
+        or scope.relative_name
+    )
+
+
+def _shares_a_name(names: Iterable[x509.GeneralName], cert: x509.Certificate) -> bool:
+    points = _extension(cert.extensions, x509.CRLDistributionPoints)
+    wanted = set(names)
+    return points is not None and any(
+        wanted.intersection(point.full_name or point.crl_issuer or ()) for point in points
+    )
+
+
+def _is_ca(cert: x509.Certificate) -> bool:
+    constraints = _extension(cert.extensions, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+_SIGNING_KEYS: Final = (
+    rsa.RSAPublicKey,
+    ec.EllipticCurvePublicKey,
+    ed25519.Ed25519PublicKey,
+    ed448.Ed448PublicKey,
+)
+_PROCESSED: Final = (
+    x509.IssuingDistributionPoint,
+    x509.AuthorityKeyIdentifier,
+    x509.CRLNumber,
+    x509.DeltaCRLIndicator,
+)

@@ -1,0 +1,164 @@
+"""Which certificates of a set may have issued this one?
+
+Pure. A filter for path building: names are compared loosely, key identifiers only order the
+candidates (they are copied by anybody, T-01), and a signature that does not verify ends a branch.
+
+Standards:
+    RFC5280 sections 4.2.1.1 (key identifiers), 4.2.1.3 and 4.2.1.9 (who may issue), 7.1 (names)
+    RFC4158 section 3.5 (ordering candidates)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, overload
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from certs.errors import DirectError
+from certs.profile import MAXIMUM_RSA_BITS, extensions_of
+
+__all__ = ["IssuerIndex", "name_key", "same_authority", "sha256_of", "signed_by"]
+
+_SHA256: Final = hashes.SHA256()
+
+
+class IssuerIndex(Sequence[x509.Certificate]):
+    """An immutable set of certificates, in the order given, found by subject name.
+
+    Certificates that may issue nothing are kept (an end-entity certificate may be an anchor) but
+    are no issuers.
+    """
+
+    def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
+        self._by_digest = {sha256_of(cert): cert for cert in certificates}
+        self._certificates = tuple(self._by_digest.values())
+        self._by_subject: dict[NameKey, list[x509.Certificate]] = {}
+        for cert in filter(_may_issue, self._certificates):
+            self._by_subject.setdefault(name_key(cert.subject), []).append(cert)
+        self.digest = _digest_of(self._by_digest)
+
+    def issuers_of(self, cert: x509.Certificate) -> list[x509.Certificate]:
+        """Return the certificates with the issuer's name, likely ones first."""
+        candidates = self._by_subject.get(name_key(cert.issuer), [])
+        if len(candidates) < 2:
+            return candidates
+        wanted = _authority_key_id(cert)
+        return sorted(candidates, key=lambda candidate: _subject_key_id(candidate) != wanted)
+
+    def __contains__(self, cert: object) -> bool:
+        return isinstance(cert, x509.Certificate) and sha256_of(cert) in self._by_digest
+
+    def __iter__(self) -> Iterator[x509.Certificate]:
+        return iter(self._certificates)
+
+    def __len__(self) -> int:
+        return len(self._certificates)
+
+    @overload
+    def __getitem__(self, index: int) -> x509.Certificate: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[x509.Certificate]: ...
+    def __getitem__(self, index: int | slice) -> x509.Certificate | Sequence[x509.Certificate]:
+        return self._certificates[index]
+
+
+NameKey = tuple[frozenset[tuple[str, str]], ...]
+
+
+def sha256_of(cert: x509.Certificate) -> bytes:
+    """Return the SHA-256 digest of the DER encoding: what we know a certificate by."""
+    return cert.fingerprint(_SHA256)
+
+
+def name_key(name: x509.Name) -> NameKey:
+    """Return what two equal names have in common: no case, no surplus spaces.
+
+    RFC5280 7.1 compares prepared strings (RFC4518). This comparison is never narrower; path
+    validation compares exactly.
+    """
+    return tuple(
+        frozenset(
+            (part.oid.dotted_string, " ".join(str(part.value).casefold().split())) for part in rdn
+        )
+        for rdn in name.rdns
+    )
+
+
+def same_authority(one: x509.Certificate, other: x509.Certificate) -> bool:
+    """Say whether both certificates are for the same name and key (RFC4158 5.2)."""
+    return one.subject == other.subject and _key_bytes(one) == _key_bytes(other)
+
+
+def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Say whether the issuer's key verifies the certificate's signature, whatever the names."""
+    try:
+        key = issuer.public_key()
+        digest = cert.signature_hash_algorithm
+        parameters = cert.signature_algorithm_parameters
+        signature, signed = cert.signature, cert.tbs_certificate_bytes
+        match key, parameters:
+            case rsa.RSAPublicKey(), padding.PKCS1v15() | padding.PSS() if digest:
+                key.verify(signature, signed, parameters, digest)
+            case ec.EllipticCurvePublicKey(), ec.ECDSA():
+                key.verify(signature, signed, parameters)
+            case dsa.DSAPublicKey(), _ if digest:
+                key.verify(signature, signed, digest)
+            case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey(), _ if digest is None:
+                key.verify(signature, signed)
+            case _:
+                return False
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True
+
+
+def _may_issue(cert: x509.Certificate) -> bool:
+    try:
+        key = cert.public_key()
+        extensions = extensions_of(cert)
+    except (DirectError, UnsupportedAlgorithm, ValueError):
+        return False
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size > MAXIMUM_RSA_BITS:
+        return False
+    if cert.version is not x509.Version.v3:
+        return True
+    # RFC5280 4.2.1.9: in version 3, only a certificate that says so is a CA's.
+    return any(
+        isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
+        for extension in extensions
+    ) and not any(
+        isinstance(extension.value, x509.KeyUsage) and not extension.value.key_cert_sign
+        for extension in extensions
+    )
+
+
+def _authority_key_id(cert: x509.Certificate) -> bytes | None:
+    try:
+        extensions = extensions_of(cert)
+        return extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (DirectError, x509.ExtensionNotFound):
+        return None
+
+
+def _subject_key_id(cert: x509.Certificate) -> bytes | None:
+    try:
+        extensions = extensions_of(cert)
+        return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except (DirectError, x509.ExtensionNotFound):
+        return None
+
+
+def _key_bytes(cert: x509.Certificate) -> bytes:
+    return cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _digest_of(digests: Iterable[bytes]) -> bytes:
+    whole = hashes.Hash(_SHA256)
+    for digest in sorted(digests):
+        whole.update(digest)
+    return whole.finalize()

@@ -1,0 +1,125 @@
+"""Judgements over paths, kept while nothing they rest on has changed.
+
+Pure but for the memory it is: the shell makes one cache and hands it to every decision. A verdict
+is found again only under the same certificate, intermediates, anchors, policy and revocation
+answers, so a changed anchor, bundle or CRL takes effect at the next message.
+
+Standards:
+    Design decision 3: kept until the earliest of notAfter, CRL nextUpdate and one hour
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from certs.errors import Reason
+from certs.evidence import Evidence, Revocation
+from certs.issuers import sha256_of
+from certs.ocsp import Status
+from certs.path import Path
+from certs.policy import CertificatePolicy
+from trust_bundles.anchors import Anchors
+from trust_bundles.policy import Purpose
+
+__all__ = ["Judged", "Key", "VerdictCache", "key_of"]
+
+LONGEST: Final = timedelta(hours=1)
+LONGEST_FAILURE: Final = timedelta(minutes=1)
+
+Key = tuple[bytes, tuple[bytes, ...], bytes, tuple[bytes, ...], Purpose, CertificatePolicy]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judgement: `reason` None where the certificate is fit, on a path, and not revoked."""
+
+    path: Path | None
+    status: Status | None
+    reason: Reason | None
+    detail: str | None
+    revocation: Revocation
+
+    def good_until(self, now: datetime) -> datetime:
+        """Return until when the same question has the same answer, at most one hour on."""
+        if self.path is None or self.reason is not None:
+            return now + LONGEST_FAILURE
+        ends = [cert.not_valid_after_utc for cert in (*self.path.certificates, self.path.anchor)]
+        ends += [
+            crl.next_update for crl in self.revocation.crls if crl.fresh_at(now) and crl.next_update
+        ]
+        ends += [end for answer in self.revocation.ocsp_responses for end in _ends(answer, now)]
+        return min((now + LONGEST, *ends))
+
+
+class VerdictCache:
+    """At most `size` judgements, the least recently used going first; safe between threads."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._size = size
+        self._entries: OrderedDict[Key, tuple[Judged, datetime, datetime]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Key, now: datetime) -> Judged | None:
+        """Return what was judged, while it holds; a clock set back forgets it."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or not entry[1] <= now < entry[2]:
+                return None
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def put(self, key: Key, judged: Judged, now: datetime) -> None:
+        """Keep a judgement made at `now`."""
+        with self._lock:
+            self._entries[key] = (judged, now, judged.good_until(now))
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+
+
+def key_of(
+    cert: x509.Certificate,
+    evidence: Evidence,
+    anchors: Anchors,
+    purpose: Purpose,
+    policy: CertificatePolicy,
+) -> Key:
+    """Return everything that a judgement depends on, but the time."""
+    revocation = evidence.revocation
+    answers = [crl.digest for crl in revocation.crls]
+    answers += [_digest(answer) for answer in revocation.ocsp_responses]
+    return (
+        sha256_of(cert),
+        tuple(sha256_of(issuer) for issuer in evidence.intermediates),
+        anchors.digest,
+        tuple(answers),
+        purpose,
+        policy,
+    )
+
+
+def _ends(answer: ocsp.OCSPResponse, now: datetime) -> list[datetime]:
+    if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        return []
+    ends = [single.next_update_utc for single in answer.responses]
+    return [end for end in ends if end is not None and end > now]
+
+
+def _digest(answer: ocsp.OCSPResponse) -> bytes:
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(answer.public_bytes(Encoding.DER))
+    return digest.finalize()
