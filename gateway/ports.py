@@ -121,10 +121,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The SMTP envelope. `sender` None is the null reverse-path (RFC5321 4.5.5)."""
+    """The SMTP envelope. `sender` None is the null reverse-path (RFC5321 4.5.5).
+
+    `envelope_id` goes back in each DSN (RFC3461 ENVID). `silent` are the recipients of whose
+    failure the sender does not want to hear (RFC3461 NOTIFY without FAILURE).
+    """
 
     sender: DirectAddress | None
     recipients: tuple[DirectAddress, ...]
+    envelope_id: str | None = None
+    silent: frozenset[DirectAddress] = frozenset()
 
 
 class Reception(Protocol):

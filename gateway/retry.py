@@ -3,10 +3,10 @@
 Pure; the randomness is an argument.
 
 Standards:
-    RFC5321 section 4.5.4.1 (sending strategy: advises 30 minutes and 4 to 5 days). The first retries
-            come earlier, as in every large server, and we give up after one day: a late failure of
-            a clinical message is worse than an early one. The sender's notice of DN-011 is
-            independent of this and comes first.
+    RFC5321 section 4.5.4.1 (sending strategy) advises a first retry after 30 minutes and to give up
+            after 4 to 5 days. The first retries come earlier here, as in every large server, and
+            we give up after one day: a late failure of a clinical message is worse than an early
+            one. The sender's notice of DN-011 is independent of this and comes first.
 """
 
 from __future__ import annotations

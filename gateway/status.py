@@ -31,7 +31,9 @@ class Reply:
     text: str
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (str(self.code), self.status, self.text)))
+        return (
+            f"{self.code} {self.status} {self.text}" if self.status else f"{self.code} {self.text}"
+        )
 
     @property
     def closes(self) -> bool:

@@ -1,0 +1,151 @@
+"""What one client may ask of an SMTP listener: sizes, counts and times.
+
+Pure; time is an argument in seconds of a monotonic clock.
+
+Standards:
+    RFC5321 sections 4.5.3.1 (sizes) and 4.5.3.2 (time-outs)
+    RFC4954 section 4 (length of authentication exchanges)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from gateway.status import Reply
+
+__all__ = ["AUTH_LINE_OCTETS", "Census", "Limits", "Pace"]
+
+# RFC4954 4: 12,288 octets are enough for every deployed mechanism.
+AUTH_LINE_OCTETS: Final = 12_288
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one listener; the defaults are those of large mail servers.
+
+    Attributes:
+        size_octets: largest message, announced with SIZE.
+        line_octets: longest command line (RFC5321 4.5.3.1.4 asks for 512 and extensions).
+        recipients: of one message; RFC5321 4.5.3.1.8 asks for at least 100.
+        messages: of one connection.
+        errors: 4xx and 5xx replies before the connection is closed.
+        auth_failures: failed authentications before the connection is closed.
+        auth_failures_per_ip: failed authentications of one client in `auth_window_s` before
+            it is put off without being asked.
+        connections: open at once.
+        connections_per_ip: open at once from one client (IPv6: from one /64).
+        connections_per_minute: new from one client.
+        idle_s: wait for the next command or block (RFC5321 4.5.3.2.7: at least 5 minutes).
+        handshake_s: a whole TLS handshake.
+        session_s: a whole connection; it ends at the next command after this.
+        data_s: the content of one message.
+        data_grace_s: how long content may come at any pace.
+        data_octets_per_s: pace of the content after that, on average.
+    """
+
+    size_octets: int = 50 * 1024 * 1024
+    line_octets: int = 2048
+    recipients: int = 100
+    messages: int = 100
+    errors: int = 20
+    auth_failures: int = 3
+    auth_failures_per_ip: int = 20
+    auth_window_s: float = 600.0
+    connections: int = 100
+    connections_per_ip: int = 20
+    connections_per_minute: int = 300
+    idle_s: float = 300.0
+    handshake_s: float = 30.0
+    session_s: float = 3600.0
+    data_s: float = 600.0
+    data_grace_s: float = 60.0
+    data_octets_per_s: int = 1024
+
+
+class Pace:
+    """The moving deadline of a message's content: an average rate and a total."""
+
+    def __init__(self, limits: Limits, started_s: float) -> None:
+        self._limits = limits
+        self._started_s = started_s
+
+    def wait_s(self, octets: int, now_s: float) -> float:
+        """Return how long to wait for more after `octets`; 0 or less where time is over."""
+        earned_s = octets / self._limits.data_octets_per_s
+        allowed_s = min(self._limits.data_s, self._limits.data_grace_s + earned_s)
+        return min(self._limits.idle_s, self._started_s + allowed_s - now_s)
+
+
+class Census:
+    """Who is connected, who connects too often, and who fails to authenticate too often."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._open: Counter[str] = Counter()
+        self._arrivals = _Window(60.0)
+        self._failures = _Window(limits.auth_window_s)
+
+    def admit(self, peer: str, now_s: float) -> Reply | None:
+        """Count `peer` in and return None, or return why it may not come in."""
+        client = _client(peer)
+        if self._open.total() >= self._limits.connections:
+            return Reply(421, "4.3.2", "Too many connections, try again later")
+        if self._open[client] >= self._limits.connections_per_ip:
+            return Reply(421, "4.7.0", "Too many connections from your address")
+        if self._arrivals.add(client, now_s) > self._limits.connections_per_minute:
+            return Reply(421, "4.7.0", "Too many connections from your address")
+        self._open[client] += 1
+        return None
+
+    def leave(self, peer: str) -> None:
+        """Count `peer`, which was admitted, out."""
+        client = _client(peer)
+        self._open[client] -= 1
+        if not self._open[client]:
+            del self._open[client]
+
+    def failed(self, peer: str, now_s: float) -> None:
+        """Record that `peer` failed to authenticate."""
+        self._failures.add(_client(peer), now_s)
+
+    def is_put_off(self, peer: str, now_s: float) -> bool:
+        """Say whether `peer` has failed so often that its next try is not even looked at."""
+        failures = self._failures.count(_client(peer), now_s)
+        return failures >= self._limits.auth_failures_per_ip
+
+
+class _Window:
+    """Counts by key in consecutive windows of `length_s`, forgetting all at the end of each."""
+
+    def __init__(self, length_s: float) -> None:
+        self._length_s = length_s
+        self._ends_s = 0.0
+        self._counts: Counter[str] = Counter()
+
+    def add(self, key: str, now_s: float) -> int:
+        self._roll(now_s)
+        self._counts[key] += 1
+        return self._counts[key]
+
+    def count(self, key: str, now_s: float) -> int:
+        self._roll(now_s)
+        return self._counts[key]
+
+    def _roll(self, now_s: float) -> None:
+        if now_s >= self._ends_s:
+            self._ends_s = now_s + self._length_s
+            self._counts.clear()
+
+
+def _client(peer: str) -> str:
+    """Return the key one client is counted by: whoever has an IPv6 address has its /64."""
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return peer
+    if isinstance(address, IPv6Address):
+        return address.exploded[:19]
+    return peer
