@@ -16,11 +16,10 @@ import sqlalchemy as sa
 
 from certs.address import DirectAddress, parse_address
 from certs.errors import Reason
-from certs.ids import new_id
 from gateway import audit, queue, spool
-from gateway.ports import Delivery, StoredBody
+from gateway.ports import StoredBody
 from gateway.queue import NewJob
-from gateway.tables import attempt, message, recipient
+from gateway.tables import message, recipient
 
 __all__ = [
     "Direction",
@@ -31,7 +30,6 @@ __all__ = [
     "Recipient",
     "Source",
     "accept",
-    "add_attempts",
     "find_outgoing",
     "get",
     "late_recipients",
@@ -335,69 +333,23 @@ def set_recipient(
     return connection.execute(change.values(**values)).rowcount == 1
 
 
-def add_attempts(
-    connection: sa.Connection, message_id: UUID, delivery: Delivery, now: datetime
-) -> None:
-    """Record what became of each recipient in one delivery attempt."""
-    rows = [
-        {
-            "id": new_id(now),
-            "message_id": message_id,
-            "recipient": str(one.recipient),
-            "at": now,
-            "host": delivery.host,
-            "tls": delivery.tls,
-            "verified": delivery.verified,
-            "reason": one.reason and one.reason.code,
-            "status": one.status,
-            "reply": one.reply,
-        }
-        for one in delivery.attempts
-    ]
-    if rows:
-        connection.execute(attempt.insert(), rows)
-
-
 def _message(row: sa.Row[Any]) -> Message:
-    return Message(
-        id=row.id,
-        direction=Direction(row.direction),
-        source=Source(row.source),
-        kind=Kind(row.kind),
-        state=MessageState(row.state),
-        envelope_sender=_address(row.envelope_sender),
-        author=_address(row.author),
-        message_id_header=row.message_id_header,
-        body_key=row.body_key,
-        content_key=row.content_key,
-        size=row.size,
-        wants_dispatched=row.wants_dispatched,
-        reason=_reason(row.reason),
-        detail=row.detail,
-        evidence=row.evidence,
-        dedupe_key=row.dedupe_key,
-        received_at=row.received_at,
-        finished_at=row.finished_at,
-        parent=row.parent,
-    )
+    values = dict(row._mapping)
+    values["direction"] = Direction(row.direction)
+    values["source"] = Source(row.source)
+    values["kind"] = Kind(row.kind)
+    values["state"] = MessageState(row.state)
+    values["envelope_sender"] = _address(row.envelope_sender)
+    values["author"] = _address(row.author)
+    values["reason"] = _reason(row.reason)
+    return Message(**values)
 
 
 def _recipient(row: sa.Row[Any]) -> Recipient:
-    return Recipient(
-        message_id=row.message_id,
-        ordinal=row.ordinal,
-        address=parse_address(row.address),
-        state=row.state,
-        reason=_reason(row.reason),
-        detail=row.detail,
-        status=row.status,
-        body_key=row.body_key,
-        updated_at=row.updated_at,
-        relayed_at=row.relayed_at,
-        processed_at=row.processed_at,
-        dispatched_at=row.dispatched_at,
-        due_at=row.due_at,
-    )
+    values = dict(row._mapping)
+    values["address"] = parse_address(row.address)
+    values["reason"] = _reason(row.reason)
+    return Recipient(**values)
 
 
 def _address(text: str | None) -> DirectAddress | None:
@@ -414,7 +366,7 @@ def _reason(code: str | None) -> Reason | None:
 
 _STAMPED: Final = frozenset({"relayed", "processed", "dispatched"})
 _MESSAGE: Final = tuple(message.c)
-_RECIPIENT: Final = tuple(recipient.c)
+_RECIPIENT: Final = tuple(column for column in recipient.c if column.name != "address_key")
 _ADD_MESSAGE: Final = message.insert()
 _ADD_RECIPIENTS: Final = recipient.insert()
 _BY_DEDUPE_KEY: Final = sa.select(message.c.id).where(
