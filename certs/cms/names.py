@@ -1,0 +1,55 @@
+"""How CMS names a certificate: by issuer and serial number, or by subject key identifier.
+
+Pure. Both are cut out of the certificate's own octets: a name that is encoded anew need not match
+what the peer holds (T-37).
+
+Standards:
+    RFC5652 sections 5.3 and 6.2.1 (SignerIdentifier, RecipientIdentifier), 10.2.4
+    RFC5280 section 4.2.1.2 (subject key identifier)
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography import x509
+
+from certs.cms import der
+from certs.cms.ber import Element, children, malformed, octets
+
+__all__ = ["issuer_and_serial", "key_identifier", "named"]
+
+_VERSION: Final = der.context(0)
+_KEY_IDENTIFIER: Final = der.context(0, constructed=False)
+
+
+def issuer_and_serial(certificate: x509.Certificate) -> bytes:
+    """Return the encoded IssuerAndSerialNumber of `certificate`."""
+    (body,) = children(certificate.tbs_certificate_bytes)
+    fields = children(body.content)
+    # RFC5280 4.1: version [0] (absent in v1), serialNumber, signature, issuer.
+    first = 1 if fields[0].tag == _VERSION else 0
+    return der.sequence(fields[first + 2].encoded, fields[first].encoded)
+
+
+def key_identifier(certificate: x509.Certificate) -> bytes:
+    """Return the subject key identifier: the extension's, else the first method of RFC5280."""
+    try:
+        extensions = certificate.extensions
+        extension = extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
+    return extension.value.digest
+
+
+def named(identifier: Element) -> tuple[bytes | None, bytes | None]:
+    """Return the issuer and serial number, or the key identifier, that `identifier` holds.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; it is neither.
+    """
+    if identifier.tag == der.SEQUENCE:
+        return identifier.encoded, None
+    if identifier.tag in (_KEY_IDENTIFIER, der.context(0)):
+        return None, octets(identifier, tag=_KEY_IDENTIFIER)
+    raise malformed("a certificate is named neither by issuer and serial nor by key identifier")

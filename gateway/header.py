@@ -1,0 +1,182 @@
+"""Message and MIME headers on raw octets: fields as written, and what MIME's own fields say.
+
+Pure. Nothing here is ever written back: a field keeps its octets, folding and all.
+
+Standards:
+    RFC5322 sections 2.2 (fields), 3.2.2 (comments) and 3.2.4 (quoted strings)
+    RFC2045 sections 5 (Content-Type) and 6 (Content-Transfer-Encoding)
+    RFC2183 (Content-Disposition)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, Final, NamedTuple
+
+from certs.errors import DirectError, Reason
+
+__all__ = [
+    "HEADER_OCTETS",
+    "Field",
+    "MediaType",
+    "end_of_header",
+    "media_type",
+    "parse_header",
+    "read_header",
+    "transfer_encoding",
+    "value_of",
+]
+
+HEADER_OCTETS: Final = 64 * 1024
+FIELDS: Final = 1000
+_CHUNK_OCTETS: Final = 8 * 1024
+
+# RFC5322 2.2: printable ASCII but colon; obsolete syntax (4.5) lets blanks precede the colon.
+_FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
+_END: Final = re.compile(rb"\n\r?\n")
+_FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
+_COMMENT: Final = re.compile(r"\([^()]*\)")
+_TYPE: Final = re.compile(r"[ \t]*([!#$%&'*+\-.^_`{|}~\w]+/[!#$%&'*+\-.^_`{|}~\w]+)[ \t]*(?=;|\Z)")
+_PARAMETER: Final = re.compile(
+    r";[ \t]*(?:([!#$%&'*+\-.^_`{|}~\w]+)[ \t]*=[ \t]*"
+    r"(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\";]+))[ \t]*)?"
+)
+_ESCAPE: Final = re.compile(r"\\(.)")
+
+
+class Field(NamedTuple):
+    """One header field: its name in lower case, and all of its octets with the line end."""
+
+    name: str
+    raw: bytes
+
+    @property
+    def value(self) -> str:
+        """The unfolded value; octets outside ASCII stand for themselves (Latin-1)."""
+        body = self.raw.partition(b":")[2].decode("latin-1")
+        return _FOLD.sub("", body).strip(" \t\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class MediaType:
+    """A Content-Type: type/subtype in lower case, and parameters by lower-case name."""
+
+    name: str
+    parameters: Mapping[str, str]
+
+
+def end_of_header(data: bytes) -> tuple[int, int] | None:
+    """Return where the last field ends and the body starts, or None where `data` has no end."""
+    if data.startswith((b"\n", b"\r\n")):
+        return 0, data.index(b"\n") + 1
+    match = _END.search(data)
+    return None if match is None else (match.start() + 1, match.end())
+
+
+def read_header(message: BinaryIO) -> bytes:
+    """Return the header of `message`, without the empty line, and leave it at the body.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; there is no end of it within HEADER_OCTETS.
+    """
+    start = message.tell()
+    data = b""
+    while len(data) <= HEADER_OCTETS:
+        chunk = message.read(_CHUNK_OCTETS)
+        data += chunk
+        found = end_of_header(data)
+        if found is not None and found[0] <= HEADER_OCTETS:
+            message.seek(start + found[1])
+            return data[: found[0]]
+        if not chunk:
+            raise _malformed("the header has no end")
+    raise _malformed(f"the header is longer than {HEADER_OCTETS} octets")
+
+
+def parse_header(header: bytes) -> tuple[Field, ...]:
+    """Return the fields of `header`, in order.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; a line is no field, or there are more than FIELDS.
+    """
+    fields: list[Field] = []
+    at = 0
+    while at < len(header):
+        match = _FIELD.match(header, at)
+        if match is None:
+            raise _malformed("a line of the header is no header field")
+        if len(fields) == FIELDS:
+            raise _malformed(f"the header has more than {FIELDS} fields")
+        fields.append(Field(match.group(1).decode("ascii").lower(), match.group()))
+        at = match.end()
+    return tuple(fields)
+
+
+def value_of(fields: Iterable[Field], name: str) -> str | None:
+    """Return the value of the only field `name`, or None where there is none.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; there are several, and readers would disagree on which
+            counts (R-013).
+    """
+    found = [field for field in fields if field.name == name]
+    if len(found) > 1:
+        raise _malformed(f"the header has several {name} fields")
+    return found[0].value if found else None
+
+
+def media_type(fields: Iterable[Field]) -> MediaType:
+    """Return what Content-Type says; text/plain where it is absent (RFC2045 5.2).
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; it does not parse, is there twice or names a parameter
+            twice.
+    """
+    value = value_of(fields, "content-type")
+    if value is None:
+        return MediaType("text/plain", {})
+    text = _without_comments(value)
+    match = _TYPE.match(text)
+    if match is None:
+        raise _malformed("a content type does not parse")
+    parameters: dict[str, str] = {}
+    at = match.end()
+    while at < len(text):
+        parameter = _PARAMETER.match(text, at)
+        if parameter is None:
+            raise _malformed("the parameters of a content type do not parse")
+        at = parameter.end()
+        if parameter.group(1) is None:
+            continue  # A semicolon with nothing after it is common and means nothing.
+        name = parameter.group(1).lower()
+        if name in parameters:
+            raise _malformed("a content type has a parameter twice")
+        quoted, token = parameter.group(2), parameter.group(3)
+        parameters[name] = token if quoted is None else _ESCAPE.sub(r"\1", quoted)
+    return MediaType(match.group(1).lower(), parameters)
+
+
+def transfer_encoding(fields: Iterable[Field]) -> str:
+    """Return the Content-Transfer-Encoding in lower case; "7bit" where it is absent.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; it is there twice.
+    """
+    value = value_of(fields, "content-transfer-encoding")
+    return "7bit" if value is None else _without_comments(value).strip().lower()
+
+
+def _without_comments(value: str) -> str:
+    # RFC5322 3.2.2: comments nest, and a parenthesis in a quoted string is none. Such a string is
+    # rare in these fields, and left alone.
+    if "(" not in value or '"' in value:
+        return value
+    while (shorter := _COMMENT.sub("", value)) != value:
+        value = shorter
+    return value
+
+
+def _malformed(detail: str) -> DirectError:
+    return DirectError(Reason.MESSAGE_MALFORMED, detail)

@@ -1,0 +1,332 @@
+"""One pass over a sealed message: decrypt, split, hash, unwrap, verify.
+
+Pure. `gateway.smime.unseal` drives it. The layers are generators, each pulling on the one below,
+so that a message of any size is in memory a piece at a time.
+
+Standards:
+    RFC8551 section 3; RFC1847 section 2.1 (multipart/signed)
+    AS      AS-022, AS-023, AS-028 (unwrapping), AS-042, AS-043, AS-046, AS-057
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final
+
+from cryptography import x509
+
+from certs.cms.algorithms import Digest
+from certs.cms.ber import Octets, malformed
+from certs.cms.enveloped import Decryption, decrypt, undecipherable
+from certs.cms.signed import SignedData, Signer, Verified
+from certs.errors import DirectError, Reason
+from certs.identity import Identity
+from certs.policy import CertificatePolicy
+from gateway.entity import SignedEntity
+from gateway.header import (
+    Field,
+    MediaType,
+    media_type,
+    parse_header,
+    read_header,
+    transfer_encoding,
+)
+from gateway.multipart import Window
+from gateway.transfer import decoder_for
+
+__all__ = ["Algorithms", "Opening", "Reading", "Unsealed", "VerifiedSigner"]
+
+_CHUNK_OCTETS: Final = 128 * 1024
+_SIGNATURE_OCTETS: Final = 4 * 1024 * 1024
+_PREAMBLE_OCTETS: Final = 1024
+_BOUNDARY_OCTETS: Final = 256  # RFC2046 5.1.1 says 70; longer ones are read
+_EPILOGUE_OCTETS: Final = 1024
+
+# AS-042: both spellings are read.
+_PKCS7_MIME: Final = ("application/pkcs7-mime", "application/x-pkcs7-mime")
+_PKCS7_SIGNATURE: Final = ("application/pkcs7-signature", "application/x-pkcs7-signature")
+# RFC2046 5.1.1 lets any text stand before the first part. Only the notices that S/MIME agents
+# write there are let pass: anything else is text beside what was signed.
+_NOTICE: Final = re.compile(rb"\s*(This is an? [ -~]{1,100}(message|format)[ -~]{0,20})?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithms:
+    """What secured a message, in names for people and JSON."""
+
+    digest: str
+    signature: str
+    content_encryption: str
+    key_transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSigner:
+    """A signer whose signature verified. Nothing is said of who it is."""
+
+    certificate: x509.Certificate
+    digest: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """A message that was decrypted and has at least one good signature.
+
+    `recipient` is our certificate whose key opened it. `size` is the inner message's, in octets.
+    `tolerated` names what was not quite by the book.
+    """
+
+    signers: tuple[VerifiedSigner, ...]
+    certificates: tuple[x509.Certificate, ...]
+    algorithms: Algorithms
+    wrapped: bool
+    size: int
+    recipient: x509.Certificate
+    tolerated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read the signed part: which digests (None: as announced), which line ends."""
+
+    digests: frozenset[Digest] | None = None
+    canonical: bool = False
+
+
+class Opening:
+    """One pass over one message."""
+
+    def __init__(
+        self,
+        out: BinaryIO,
+        *,
+        identities: Sequence[Identity],
+        policy: CertificatePolicy,
+        reading: Reading,
+    ) -> None:
+        self._out = out
+        self._identities = identities
+        self._policy = policy
+        self._reading = reading
+        self._accepted = frozenset(d for d in Digest if d is not Digest.SHA1 or policy.allow_sha1)
+
+    def run(self, message: BinaryIO) -> Unsealed | Reading:
+        """Return the message's facts, or how it must be read instead.
+
+        Raises:
+            DirectError: as `gateway.smime.unseal`.
+        """
+        outer = parse_header(read_header(message))
+        _must_be_envelope(media_type(outer))
+        body = _decoded(_chunks(message), transfer_encoding(outer))
+        decryption = decrypt(body, self._identities, self._policy)
+        try:
+            return self._open(decryption, outer)
+        except DirectError:
+            # R-026: whatever was wrong, the whole content is decrypted before we say so. Where
+            # that fails, it is the only thing we say: the content was not what we took it for.
+            for _piece in decryption.content:
+                pass
+            raise
+
+    def _open(self, decryption: Decryption, outer: tuple[Field, ...]) -> Unsealed | Reading:
+        window = Window(decryption.content)
+        fields, kind = _plaintext_header(window)
+        if kind.name == "multipart/signed":
+            entity, data = self._detached(window, kind, outer)
+        elif kind.name in _PKCS7_MIME:
+            entity, data = self._opaque(window, fields, outer)
+        elif kind.name.startswith("multipart/"):
+            raise _not_secured("the signature does not cover the whole message")
+        else:
+            raise _not_secured("the message is encrypted but not signed")
+        with _as_bad_signature():
+            certificates, signers = data.finish()
+        entity.finish()
+        return self._judge(entity, certificates, signers, decryption)
+
+    def _detached(
+        self, window: Window, kind: MediaType, outer: tuple[Field, ...]
+    ) -> tuple[SignedEntity, SignedData]:
+        boundary = kind.parameters.get("boundary", "").encode("latin-1")
+        if not 1 <= len(boundary) <= _BOUNDARY_OCTETS:
+            raise malformed("the boundary of the signed message is missing or too long")
+        if not _NOTICE.fullmatch(_whole(window.part(boundary), _PREAMBLE_OCTETS)):
+            raise malformed("there is text before the signed part")
+        # OpenSSL and others sign canonical line ends and then write bare line feeds. The first
+        # boundary line shows it.
+        entity = self._entity(
+            outer, _announced(kind.parameters.get("micalg", "")), both=window.line_end == b"\n"
+        )
+        for piece in window.part(boundary):
+            entity.feed(piece)
+        signature = _signature(_whole(window.part(boundary), _SIGNATURE_OCTETS))
+        if not window.closed:
+            raise malformed("the signed message has more than two parts")
+        if window.rest(_EPILOGUE_OCTETS).strip():
+            raise malformed("there is text after the signed part")
+        with _as_bad_signature():
+            data = SignedData([signature])
+            if data.enclosed:
+                raise malformed("a detached signature encloses content")
+        return entity, data
+
+    def _opaque(
+        self, window: Window, fields: tuple[Field, ...], outer: tuple[Field, ...]
+    ) -> tuple[SignedEntity, SignedData]:
+        data = SignedData(_decoded(window.remaining(), transfer_encoding(fields)))
+        if not data.enclosed:
+            raise DirectError(Reason.SIGNATURE_INVALID, "an opaque signature encloses no content")
+        entity = self._entity(outer, data.digests, both=False)
+        for piece in data.content():
+            entity.feed(piece)
+        return entity, data
+
+    def _entity(
+        self, outer: tuple[Field, ...], announced: frozenset[Digest], *, both: bool
+    ) -> SignedEntity:
+        reading = self._reading
+        return SignedEntity(
+            self._out,
+            outer=outer,
+            policy=self._policy,
+            digests=reading.digests or announced & self._accepted or self._accepted,
+            canonical=reading.canonical,
+            both=both,
+        )
+
+    def _judge(
+        self,
+        entity: SignedEntity,
+        certificates: tuple[x509.Certificate, ...],
+        signers: tuple[Signer | DirectError, ...],
+        decryption: Decryption,
+    ) -> Unsealed | Reading:
+        missing = {s.digest for s in signers if isinstance(s, Signer)} & self._accepted
+        if not missing <= entity.digests.keys():
+            # AS-046: micalg is a hint only, and this one was wrong.
+            return replace(self._reading, digests=self._accepted)
+        verified, failures = self._verify(signers, entity.digests, certificates)
+        if not verified and entity.canonical_digests:
+            verified, _ = self._verify(signers, entity.canonical_digests, certificates)
+            if verified:
+                return replace(self._reading, canonical=True)
+        if not verified:
+            raise failures[0]
+        return Unsealed(
+            signers=tuple(
+                VerifiedSigner(v.certificate, v.digest.value, v.signature.value) for v in verified
+            ),
+            certificates=certificates,
+            algorithms=Algorithms(
+                digest=verified[0].digest.value,
+                signature=verified[0].signature.value,
+                content_encryption=decryption.content_encryption.value,
+                key_transport=decryption.key_transport,
+            ),
+            wrapped=entity.wrapped,
+            size=entity.size,
+            recipient=decryption.identity.certificate,
+            tolerated=self._tolerated(),
+        )
+
+    def _verify(
+        self,
+        signers: Iterable[Signer | DirectError],
+        digests: Mapping[Digest, bytes],
+        certificates: Sequence[x509.Certificate],
+    ) -> tuple[list[Verified], list[DirectError]]:
+        # AS-057: one good signature is enough, whatever stands beside it and in which order.
+        verified: list[Verified] = []
+        failures: list[DirectError] = []
+        for signer in signers:
+            try:
+                if isinstance(signer, DirectError):
+                    raise signer
+                verified.append(signer.verify(digests, certificates, self._policy))
+            except DirectError as error:
+                failures.append(error)
+        return verified, failures
+
+    def _tolerated(self) -> tuple[str, ...]:
+        notes = []
+        if self._reading.digests is not None:
+            notes.append("micalg names another digest than the signature")
+        if self._reading.canonical:
+            notes.append("the signature is over canonical line ends, the message has others")
+        return tuple(notes)
+
+
+def _must_be_envelope(kind: MediaType) -> None:
+    if kind.name in _PKCS7_MIME:
+        return  # What is inside shows whether it is one, whatever smime-type says.
+    if kind.name == "multipart/signed":
+        raise _not_secured("the message is signed but not encrypted")
+    if kind.name.startswith("multipart/"):
+        raise _not_secured("the message is not encrypted as a whole")
+    raise _not_secured("the message is not encrypted")
+
+
+def _plaintext_header(window: Window) -> tuple[tuple[Field, ...], MediaType]:
+    try:
+        fields = parse_header(window.header())
+        return fields, media_type(fields)
+    except DirectError:
+        # What a wrong key makes of a message has no header. The framing raises nothing here.
+        raise undecipherable() from None
+
+
+def _announced(micalg: str) -> frozenset[Digest]:
+    # AS-046, T-17: "sha-256", "sha256", "SHA256", several of them, or "unknown".
+    names = {name.strip().lower().replace("-", "") for name in micalg.split(",")}
+    return frozenset(digest for digest in Digest if digest.value in names)
+
+
+def _signature(part: bytes) -> bytes:
+    window = Window([part])
+    fields = parse_header(window.header())
+    if media_type(fields).name not in _PKCS7_SIGNATURE:
+        raise malformed("the second part of the signed message is not a signature")
+    return b"".join(_decoded(window.remaining(), transfer_encoding(fields)))
+
+
+def _chunks(message: BinaryIO) -> Iterator[bytes]:
+    while chunk := message.read(_CHUNK_OCTETS):
+        yield chunk
+
+
+def _decoded(pieces: Iterable[Octets], encoding: str) -> Iterator[Octets]:
+    decoder = decoder_for(encoding)
+    for piece in pieces:
+        yield decoder.feed(piece)
+    yield decoder.finish()
+
+
+def _whole(pieces: Iterable[Octets], limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > limit:
+            raise malformed("a part of the signed message is too long")
+        parts.append(bytes(piece))
+    return b"".join(parts)
+
+
+@contextmanager
+def _as_bad_signature() -> Iterator[None]:
+    # A signature that does not parse is a bad signature; the message around it may be in order.
+    try:
+        yield
+    except DirectError as error:
+        if error.reason in (Reason.MESSAGE_MALFORMED, Reason.NOT_SECURED):
+            raise DirectError(Reason.SIGNATURE_INVALID, error.detail) from None
+        raise
+
+
+def _not_secured(detail: str) -> DirectError:
+    return DirectError(Reason.NOT_SECURED, detail)

@@ -1,0 +1,170 @@
+"""S/MIME: wrap, sign, encrypt; and the way back.
+
+Pure. Reads and writes open binary files in pieces; memory does not grow with the message. Going
+out the message is read twice, to hash it and to encrypt it, so that all lengths are known. Coming
+in once; what `unseal` writes is nobody's to read before it has returned.
+
+Standards:
+    RFC8551 section 3 (S/MIME messages); RFC1847 section 2.1 (multipart/signed)
+    AS      AS-021 to AS-024 (wrapping), AS-040 to AS-058
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
+from certs.cms.ber import Octets
+from certs.cms.enveloped import Envelope
+from certs.cms.signed import Signed, digests_for, sign
+from certs.identity import Identity
+from certs.policy import CertificatePolicy
+from gateway.opening import Algorithms, Opening, Reading, Unsealed, VerifiedSigner
+from gateway.transfer import base64_lines
+
+__all__ = ["Algorithms", "SealOptions", "Unsealed", "VerifiedSigner", "seal", "unseal"]
+
+_CHUNK_OCTETS: Final = 128 * 1024
+_POLICY: Final = CertificatePolicy()
+
+# AS-021: the whole message is the signed entity.
+_WRAPPER: Final = b"Content-Type: message/rfc822\r\n\r\n"
+# AS-041, AS-046
+_SIGNED: Final = (
+    'Content-Type: multipart/signed; protocol="application/pkcs7-signature";\r\n'
+    ' micalg={micalg}; boundary="{boundary}"\r\n\r\n--{boundary}\r\n'
+)
+_SIGNATURE: Final = (
+    "\r\n--{boundary}\r\n"
+    "Content-Type: application/pkcs7-signature; name=smime.p7s\r\n"
+    "Content-Transfer-Encoding: base64\r\n"
+    "Content-Disposition: attachment; filename=smime.p7s\r\n\r\n"
+)
+_END: Final = "--{boundary}--\r\n"
+# AS-048; RFC8551 3.4 for AuthEnvelopedData.
+_ENVELOPE: Final = (
+    "Content-Type: application/pkcs7-mime; smime-type={kind};\r\n name=smime.p7m\r\n"
+    "Content-Transfer-Encoding: base64\r\n"
+    "Content-Disposition: attachment; filename=smime.p7m\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SealOptions:
+    """How to secure a message for one peer; the defaults suit every accredited one (K-08)."""
+
+    digest: Digest = Digest.SHA256
+    content_encryption: ContentEncryption = ContentEncryption.AES256_CBC
+    key_transport: KeyTransport = KeyTransport.RSA_OAEP_SHA256
+    pss: bool = False
+
+
+def seal(
+    content: BinaryIO,
+    out: BinaryIO,
+    *,
+    outer: bytes,
+    signers: Sequence[Identity],
+    recipients: Sequence[x509.Certificate],
+    boundary: str,
+    now: datetime,
+    options: SealOptions = SealOptions(),
+) -> Algorithms:
+    """Write `content`, a whole prepared message, wrapped, signed and encrypted, to `out`.
+
+    `outer` is the header to go outside, without S/MIME's own fields and without the empty line;
+    `boundary` does not occur in `content`.
+
+    Raises:
+        DirectError: CERTIFICATE_UNFIT; a key cannot sign, or receive a key.
+    """
+    digests, size = _digest(content, digests_for(signers, options.digest))
+    signed = sign(digests, signers, wanted=options.digest, pss=options.pss, now=now)
+    # RFC8551 3.5.3.2: several digests are listed, which a comma in quotes can hold.
+    micalg = ",".join(digest.micalg for digest in digests)
+    micalg = f'"{micalg}"' if len(digests) > 1 else micalg
+    before = _SIGNED.format(micalg=micalg, boundary=boundary).encode("ascii") + _WRAPPER
+    after = _signature_part(signed, boundary)
+    envelope = Envelope(
+        len(before) + size + len(after),
+        recipients=recipients,
+        cipher=options.content_encryption,
+        transport=options.key_transport,
+    )
+    kind = "enveloped-data"
+    if options.content_encryption.authenticated:
+        kind = "authEnveloped-data"
+    out.write(outer + _ENVELOPE.format(kind=kind).encode("ascii"))
+    for piece in base64_lines(envelope.encrypt(_entity(before, content, after))):
+        out.write(piece)
+    return Algorithms(
+        digest="+".join(digest.value for digest in digests),
+        signature="+".join(dict.fromkeys(kind.value for kind in signed.signatures)),
+        content_encryption=options.content_encryption.value,
+        key_transport=envelope.key_transport,
+    )
+
+
+def unseal(
+    message: BinaryIO,
+    out: BinaryIO,
+    *,
+    identities: Sequence[Identity],
+    policy: CertificatePolicy = _POLICY,
+) -> Unsealed:
+    """Decrypt and verify `message`; write the message inside it to `out`, a private scratch file.
+
+    Whoever signed is known when this returns; whether to believe it is for the caller, who looks
+    at `out` no sooner. Both files are seekable and are used from their start.
+
+    Raises:
+        DirectError: NOT_SECURED, DECRYPTION_FAILED, SIGNATURE_INVALID, ALGORITHM_REFUSED,
+            MESSAGE_MALFORMED.
+    """
+    reading = Reading()
+    while True:
+        message.seek(0)
+        opening = Opening(out, identities=identities, policy=policy, reading=reading)
+        result = opening.run(message)
+        if isinstance(result, Unsealed):
+            return result
+        # The signature is over another digest than announced, or over canonical line ends.
+        reading = result
+        out.seek(0)
+        out.truncate()
+
+
+def _digest(content: BinaryIO, algorithms: Iterable[Digest]) -> tuple[dict[Digest, bytes], int]:
+    hashing = {digest: hashes.Hash(digest.hash) for digest in algorithms}
+    size = 0
+    for each in hashing.values():
+        each.update(_WRAPPER)
+    for piece in _pieces(content):
+        size += len(piece)
+        for each in hashing.values():
+            each.update(piece)
+    return {digest: each.finalize() for digest, each in hashing.items()}, size
+
+
+def _signature_part(signed: Signed, boundary: str) -> bytes:
+    head = _SIGNATURE.format(boundary=boundary).encode("ascii")
+    body = b"".join(base64_lines([signed.encoded]))
+    return head + body + _END.format(boundary=boundary).encode("ascii")
+
+
+def _entity(before: bytes, content: BinaryIO, after: bytes) -> Iterator[Octets]:
+    yield before
+    yield from _pieces(content)
+    yield after
+
+
+def _pieces(content: BinaryIO) -> Iterator[bytes]:
+    content.seek(0)
+    while piece := content.read(_CHUNK_OCTETS):
+        yield piece
