@@ -102,7 +102,7 @@ _AUDITED: Final = (
 _ATTEMPTS: Final = (
     sa.select(attempt)
     .where(attempt.c.message_id == sa.bindparam("the_id"))
-    .order_by(attempt.c.at, attempt.c.id)
+    .order_by(attempt.c.at, attempt.c.recipient)
 )
 _NOTIFICATIONS: Final = (
     sa.select(message).where(message.c.parent == sa.bindparam("the_id")).order_by(message.c.id)
