@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
@@ -70,7 +71,7 @@ class Bodies(Protocol):
         """Open a recorded body for reading; seekable."""
         ...
 
-    def record(self, connection: Connection, body: Body) -> None:
+    def record(self, connection: Connection, body: Body, now: datetime) -> None:
         """Record `body` in this transaction; without it a sweep removes the body later."""
         ...
 

@@ -1,0 +1,64 @@
+"""Binaries as they are kept: stretches of stored bodies.
+
+Store functions: plain synchronous SQL on the caller's connection; they never commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from certs.ids import new_id
+from fhir_bridge.payloads import BinaryRow
+from fhir_bridge.tables import fhir_binary
+
+__all__ = ["add_binaries", "attach", "find_binary"]
+
+
+def add_binaries(connection: sa.Connection, rows: Iterable[BinaryRow], now: datetime) -> None:
+    """Store `rows`; the bodies they point to are recorded by the caller."""
+    values = [{**asdict(row), "created_at": now} for row in rows]
+    if values:
+        connection.execute(fhir_binary.insert(), values)
+
+
+def find_binary(
+    connection: sa.Connection, identity: UUID, owners: Collection[str]
+) -> BinaryRow | None:
+    """Return the Binary; None where it is not theirs to see."""
+    row = connection.execute(
+        sa.select(fhir_binary).where(fhir_binary.c.id == identity, fhir_binary.c.owner.in_(owners))
+    ).one_or_none()
+    return _row(row) if row else None
+
+
+def attach(
+    connection: sa.Connection, row: BinaryRow, *, communication: UUID, owner: str, now: datetime
+) -> UUID:
+    """Make `row` part of a Communication of mailbox `owner`; return the Binary to refer to.
+
+    That is a second Binary over the same octets where the first belongs elsewhere already.
+    """
+    if row.communication_id is None:
+        connection.execute(
+            fhir_binary.update()
+            .where(fhir_binary.c.id == row.id)
+            .values(communication_id=communication, owner=owner)
+        )
+        return row.id
+    if row.owner == owner:
+        return row.id
+    copy = replace(row, id=new_id(now), communication_id=communication, owner=owner)
+    add_binaries(connection, [copy], now)
+    return copy.id
+
+
+def _row(row: sa.Row[Any]) -> BinaryRow:
+    values = row._asdict()
+    del values["created_at"]
+    return BinaryRow(**values)

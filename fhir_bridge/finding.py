@@ -1,0 +1,231 @@
+"""Run a search: a `Query` as SQL, one page of it, and where the next page starts.
+
+Store functions: plain synchronous SQL on the caller's connection; they never commit.
+
+Standards:
+    FHIR    R4 search.html 3.1.1.4.6 (date prefixes), 3.1.1.4 (:missing, :not), http.html paging
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from certs.errors import Reason
+from fhir_bridge.outcome import FhirError, Issue
+from fhir_bridge.registry import COMMON, Kind
+from fhir_bridge.search import Criterion, DateRange, Query, Sort, Token, cursor_of
+from fhir_bridge.store import Stored
+from fhir_bridge.tables import fhir_index, fhir_resource
+
+__all__ = ["Page", "find"]
+
+_LAST_UPDATED: Final = COMMON[1]
+# Stand-ins for a missing sort value; they put it last.
+_TEXT_LAST: Final = "\U0010ffff"
+_TIME_LAST: Final = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page; `following` is the cursor of the next, `total` is None where not counted."""
+
+    rows: tuple[Stored, ...]
+    following: str | None
+    total: int | None
+
+
+def find(connection: sa.Connection, query: Query, owners: Collection[str], now: datetime) -> Page:
+    """Return the page of `query` among the resources of `owners`."""
+    where = [
+        fhir_resource.c.type == query.kind.name,
+        fhir_resource.c.owner.in_(owners),
+        fhir_resource.c.deleted.is_(False),
+        *(_condition(criterion, query.kind.name, now) for criterion in query.criteria),
+    ]
+    total = None
+    if query.total:
+        counted = sa.select(sa.func.count()).select_from(fhir_resource).where(*where)
+        total = connection.execute(counted).scalar_one()
+    if query.summary_count or query.count == 0:
+        return Page((), None, total)
+    # Newest first unless told otherwise; the id makes every order total and the cursor exact.
+    order = query.sort or (Sort(_LAST_UPDATED, descending=True),)
+    keys = [(_key(sort).label(f"key{n}"), sort.descending) for n, sort in enumerate(order)]
+    keys.append((fhir_resource.c.id.label("last"), order[0].descending))
+    statement = sa.select(fhir_resource, *(key for key, _ in keys[:-1])).where(*where)
+    if query.cursor is not None:
+        statement = statement.where(_after(keys, query.cursor))
+    statement = statement.order_by(
+        *(key.element.desc() if descending else key.element.asc() for key, descending in keys)
+    )
+    rows = connection.execute(statement.limit(query.count + 1)).all()
+    following = None
+    if len(rows) > query.count:
+        rows = rows[: query.count]
+        following = cursor_of([*_key_values(rows[-1], len(keys) - 1), rows[-1].id.hex])
+    return Page(tuple(_stored(row) for row in rows), following, total)
+
+
+def _stored(row: sa.Row[Any]) -> Stored:
+    return Stored(row.id, row.type, row.owner, row.version, row.body, row.last_updated, row.deleted)
+
+
+def _key_values(row: sa.Row[Any], count: int) -> list[str | int]:
+    return [getattr(row, f"key{n}") for n in range(count)]
+
+
+def _key(sort: Sort) -> sa.ColumnElement[Any]:
+    if sort.parameter.name == "_lastUpdated":
+        return sa.type_coerce(fhir_resource.c.last_updated, sa.BigInteger)
+    if sort.parameter.name == "_id":
+        return sa.cast(fhir_resource.c.id, sa.String)
+    dated = sort.parameter.kind is Kind.DATE
+    # FHIR: ascending goes by the earliest value of a resource, descending by the latest.
+    column = sa.type_coerce(fhir_index.c.low, sa.BigInteger) if dated else fhir_index.c.value
+    chosen = sa.func.max(column) if sort.descending else sa.func.min(column)
+    found = (
+        sa.select(chosen)
+        .where(
+            fhir_index.c.resource_id == fhir_resource.c.id,
+            fhir_index.c.name == sort.parameter.name,
+        )
+        .scalar_subquery()
+    )
+    missing: str | int = _TIME_LAST if dated else _TEXT_LAST
+    if sort.descending:
+        missing = -_TIME_LAST if dated else ""
+    return sa.func.coalesce(found, missing)
+
+
+def _after(
+    keys: list[tuple[sa.Label[Any], bool]], cursor: tuple[str | int, ...]
+) -> sa.ColumnElement[bool]:
+    """Return the condition that a row sorts after the one the cursor names."""
+    try:
+        values: list[Any] = [*cursor[:-1], UUID(hex=str(cursor[-1]))]
+    except ValueError:
+        values = []
+    if len(values) != len(keys):
+        raise FhirError(
+            Reason.RESOURCE_INVALID, [Issue("value", "The cursor is not of this search.")]
+        )
+    alternatives = []
+    for position, (key, descending) in enumerate(keys):
+        ties = [k.element == v for (k, _), v in zip(keys[:position], values, strict=False)]
+        column, value = key.element, values[position]
+        alternatives.append(sa.and_(*ties, column < value if descending else column > value))
+    return sa.or_(*alternatives)
+
+
+def _condition(criterion: Criterion, kind: str, now: datetime) -> sa.ColumnElement[bool]:
+    parameter = criterion.parameter
+    if parameter.name == "_id":
+        return _by_id(criterion)
+    if parameter.name == "_lastUpdated":
+        moment = fhir_resource.c.last_updated
+        return sa.or_(*(_compare(v, moment, moment, now) for v in _ranges(criterion)))
+    if criterion.modifier == "missing":
+        # An actor known by its identifier only is not missing.
+        found = _exists(
+            sa.or_(
+                fhir_index.c.name == parameter.name,
+                fhir_index.c.name == f"{parameter.name}:identifier",
+            )
+        )
+        return ~found if criterion.values == ("true",) else found
+    name = parameter.name
+    if criterion.modifier in ("identifier", "text"):
+        name = f"{name}:{criterion.modifier}"
+    matches = sa.and_(fhir_index.c.name == name, sa.or_(*_matches(criterion, now)))
+    if criterion.modifier == "not":
+        return ~_exists(matches)
+    if not parameter.selective:
+        return _exists(matches)
+    ids = sa.select(fhir_index.c.resource_id).where(fhir_index.c.type == kind, matches)
+    return fhir_resource.c.id.in_(ids)
+
+
+def _matches(criterion: Criterion, now: datetime) -> list[sa.ColumnElement[bool]]:
+    if criterion.parameter.kind is Kind.DATE:
+        low, high = fhir_index.c.low, fhir_index.c.high
+        return [_compare(value, low, high, now) for value in _ranges(criterion)]
+    found: list[sa.ColumnElement[bool]] = []
+    for value in criterion.values:
+        if isinstance(value, Token):
+            found.append(_token(value))
+        elif criterion.modifier in ("contains", "text"):
+            found.append(fhir_index.c.value.contains(value, autoescape=True))
+        elif criterion.parameter.kind is Kind.STRING and criterion.modifier is None:
+            found.append(fhir_index.c.value.startswith(value, autoescape=True))
+        else:
+            found.append(fhir_index.c.value == value)
+    return found
+
+
+def _token(token: Token) -> sa.ColumnElement[bool]:
+    parts: list[sa.ColumnElement[bool]] = []
+    if token.code is not None:
+        parts.append(fhir_index.c.value == token.code)
+    if token.system == "":
+        parts.append(fhir_index.c.system.is_(None))
+    elif token.system is not None:
+        parts.append(fhir_index.c.system == token.system)
+    return sa.and_(sa.true(), *parts)
+
+
+def _by_id(criterion: Criterion) -> sa.ColumnElement[bool]:
+    ids = []
+    for value in criterion.values:
+        try:
+            ids.append(UUID(value.code or "" if isinstance(value, Token) else str(value)))
+        except ValueError:
+            continue
+    found = fhir_resource.c.id.in_(ids)
+    return ~found if criterion.modifier == "not" else found
+
+
+def _ranges(criterion: Criterion) -> list[DateRange]:
+    return [value for value in criterion.values if isinstance(value, DateRange)]
+
+
+def _compare(
+    asked: DateRange, low: sa.ColumnElement[Any], high: sa.ColumnElement[Any], now: datetime
+) -> sa.ColumnElement[bool]:
+    """Compare the interval [low, high) of a resource with the one asked for (3.1.1.4.6)."""
+    within = sa.and_(low >= asked.low, high <= asked.high)
+    match asked.prefix:
+        case "ne":
+            return ~within
+        case "gt":
+            return high > asked.high
+        case "lt":
+            return low < asked.low
+        case "ge":
+            return sa.or_(high > asked.high, within)
+        case "le":
+            return sa.or_(low < asked.low, within)
+        case "sa":
+            return low >= asked.high
+        case "eb":
+            return high <= asked.low
+        case "ap":
+            # FHIR suggests a tenth of the distance from now.
+            margin = abs(now - asked.low) / 10
+            return sa.and_(low < asked.high + margin, high > asked.low - margin)
+        case _:
+            return within
+
+
+def _exists(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    return (
+        sa.select(sa.literal(1))
+        .where(fhir_index.c.resource_id == fhir_resource.c.id, condition)
+        .correlate(fhir_resource)
+        .exists()
+    )

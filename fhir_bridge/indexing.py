@@ -1,0 +1,191 @@
+"""What a search finds a resource by: its index rows.
+
+Pure.
+
+Standards:
+    FHIR    R4 search.html 3.1.1.4 (token, reference, date, string), datatypes.html dateTime
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from fhir_bridge.registry import Kind, ResourceType
+from fhir_bridge.terms import Terms
+
+__all__ = ["IndexRow", "elements", "folded", "index_rows", "interval"]
+
+VALUE_CHARACTERS: Final = 512
+_DATE: Final = re.compile(
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?"
+)
+_STEP: Final = re.compile(r"(ext|part)\(([a-z-]+)\)|([A-Za-z]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One findable value; see `tables.fhir_index`."""
+
+    name: str
+    system: str | None = None
+    value: str | None = None
+    low: datetime | None = None
+    high: datetime | None = None
+
+
+def index_rows(
+    resource: Mapping[str, Any], kind: ResourceType, terms: Terms
+) -> tuple[IndexRow, ...]:
+    """Return every index row of `resource`, each once."""
+    rows: dict[IndexRow, None] = {}
+    for parameter in kind.parameters:
+        for path in parameter.paths:
+            for element in elements(resource, path, terms):
+                for row in _ROWS[parameter.kind](parameter.name, element):
+                    rows[row] = None
+    return tuple(rows)
+
+
+def elements(resource: Mapping[str, Any], path: str, terms: Terms) -> list[Any]:
+    """Return the elements at `path` (see `registry.SearchParameter`), lists flattened."""
+    found: list[Any] = [resource]
+    for function, argument, element in _STEP.findall(path):
+        found = [
+            child
+            for item in found
+            if isinstance(item, dict)
+            for child in _step(item, function, argument, element, terms)
+        ]
+    return found
+
+
+def interval(text: str) -> tuple[datetime, datetime] | None:
+    """Return the times that a FHIR date, dateTime or instant covers: from, and up to but without.
+
+    Without an offset it is read as UTC. None where it is no such value.
+    """
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
+    try:
+        low = datetime.fromisoformat(
+            f"{year}-{month or '01'}-{day or '01'}T{hour or '00'}:{minute or '00'}:{second or '00'}"
+            f"{(offset or '+00:00').replace('Z', '+00:00')}"
+        ).astimezone(UTC)
+        if fraction:
+            low += timedelta(microseconds=int(f"{fraction[1:]:0<6}"[:6]))
+            return low, low + timedelta(microseconds=10 ** max(0, 6 - len(fraction[1:])))
+        return low, low + _width(year, month, day, hour, second)
+    except (ValueError, OverflowError):
+        return None
+
+
+def folded(text: str) -> str:
+    """Return `text` as strings are compared: lower case, no accents, single spaces."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    bare = "".join(c for c in plain if not unicodedata.combining(c))
+    return " ".join(bare.split())[:VALUE_CHARACTERS]
+
+
+def _width(
+    year: str, month: str | None, day: str | None, hour: str | None, second: str | None
+) -> timedelta:
+    if second:
+        return timedelta(seconds=1)
+    if hour:
+        return timedelta(minutes=1)
+    if day:
+        return timedelta(days=1)
+    if month:
+        return timedelta(days=calendar.monthrange(int(year), int(month))[1])
+    return timedelta(days=366 if calendar.isleap(int(year)) else 365)
+
+
+def _step(
+    item: Mapping[str, Any], function: str, argument: str, element: str, terms: Terms
+) -> list[Any]:
+    if element:
+        value = item.get(element, [])
+        return value if isinstance(value, list) else [value]
+    url = terms.extension(argument) if function == "ext" else argument
+    found = [e for e in item.get("extension", ()) if e.get("url") == url]
+    # An extension with parts is passed on whole, one with a value as that value.
+    return [
+        e if "extension" in e else next((v for k, v in e.items() if k.startswith("value")), None)
+        for e in found
+    ]
+
+
+def _token(name: str, element: Any) -> Iterator[IndexRow]:
+    if isinstance(element, bool):
+        yield IndexRow(name, value=str(element).lower())
+    elif isinstance(element, str):
+        yield IndexRow(name, value=element[:VALUE_CHARACTERS])
+    elif isinstance(element, dict):
+        for coding in element.get("coding", ()):
+            yield from _token(name, coding)
+            if "display" in coding:
+                yield IndexRow(f"{name}:text", value=folded(coding["display"]))
+        if isinstance(text := element.get("text"), str):
+            yield IndexRow(f"{name}:text", value=folded(text))
+        code = element.get("code") if "value" not in element else element["value"]
+        if isinstance(code, str):
+            yield IndexRow(name, element.get("system"), code[:VALUE_CHARACTERS])
+
+
+def _reference(name: str, element: Any) -> Iterator[IndexRow]:
+    if isinstance(element, str):  # a canonical
+        yield IndexRow(name, value=element[:VALUE_CHARACTERS])
+    if not isinstance(element, dict):
+        return
+    literal = element.get("reference")
+    if isinstance(literal, str) and not literal.startswith("#"):
+        yield IndexRow(name, value=literal.partition("/_history/")[0][:VALUE_CHARACTERS])
+    identifier = element.get("identifier")
+    if isinstance(identifier, dict) and isinstance(value := identifier.get("value"), str):
+        if value.startswith("mailto:"):  # fhir.md 3.2: compared without case
+            value = value.lower()
+        yield IndexRow(f"{name}:identifier", identifier.get("system"), value[:VALUE_CHARACTERS])
+    if isinstance(display := element.get("display"), str):
+        yield IndexRow(f"{name}:text", value=folded(display))
+
+
+def _date(name: str, element: Any) -> Iterator[IndexRow]:
+    if isinstance(element, str) and (times := interval(element)):
+        yield IndexRow(name, low=times[0], high=times[1])
+    elif isinstance(element, dict):  # a Period; an open end is far away
+        start = interval(element.get("start", "0001"))
+        end = interval(element.get("end", "9998"))
+        if start and end:
+            yield IndexRow(name, low=start[0], high=end[1])
+
+
+def _string(name: str, element: Any) -> Iterator[IndexRow]:
+    if isinstance(element, str):
+        yield IndexRow(name, value=folded(element))
+    elif isinstance(element, dict):  # HumanName, Address: each part of it
+        for part in element.values():
+            for text in part if isinstance(part, list) else [part]:
+                if isinstance(text, str):
+                    yield IndexRow(name, value=folded(text))
+
+
+def _uri(name: str, element: Any) -> Iterator[IndexRow]:
+    if isinstance(element, str):
+        yield IndexRow(name, value=element[:VALUE_CHARACTERS])
+
+
+_ROWS: Final = {
+    Kind.CODE: _token,
+    Kind.REFERENCE: _reference,
+    Kind.DATE: _date,
+    Kind.STRING: _string,
+    Kind.URI: _uri,
+}

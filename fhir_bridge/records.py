@@ -1,0 +1,109 @@
+"""What the gateway tells the bridge, inside the gateway's own transactions.
+
+Store functions: plain synchronous SQL on the caller's connection; they never commit, and telling
+the same thing twice changes nothing.
+
+Standards:
+    fhir.md sections 3.2 (threads), 3.5 (delivery), 3.7 (repeated Message-IDs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from fhir_bridge.binaries import add_binaries
+from fhir_bridge.delivery import RecipientState, with_delivery
+from fhir_bridge.inbound import InboundView, Trust, view
+from fhir_bridge.store import by_message, insert, read, replace
+from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms
+from fhir_bridge.threads import find_message, in_thread
+
+__all__ = [
+    "RecipientState",
+    "Trust",
+    "delivery_changed",
+    "store_received",
+    "view",
+]
+
+
+def store_received(
+    connection: sa.Connection,
+    received: InboundView,
+    now: datetime,
+    *,
+    canonical: str = DEFAULT_CANONICAL,
+) -> UUID:
+    """Store a received message and return the id of its Communication.
+
+    `received` was made by `view` beforehand, in a thread. The body it points to is recorded by
+    the caller.
+    """
+    terms = Terms(canonical)
+    identity = UUID(received.communication["id"])
+    owner = received.mailbox.key
+    if read(connection, "Communication", identity, [owner]) is not None:
+        return identity
+    communication = _answering(connection, received, owner)
+    if find_message(connection, owner, received.message_id) is not None:
+        # fhir.md 3.7: the same Message-ID on other content: both are kept.
+        flag = {"url": terms.extension("duplicate-message-id"), "valueBoolean": True}
+        communication["extension"] = [*communication["extension"], flag]
+    communication = in_thread(
+        connection,
+        communication,
+        owner=owner,
+        thread_id=received.thread_id,
+        now=now,
+        terms=terms,
+    )
+    insert(
+        connection,
+        communication,
+        identity=identity,
+        owner=owner,
+        now=now,
+        terms=terms,
+        message=received.message,
+    )
+    add_binaries(connection, received.binaries, now)
+    return identity
+
+
+def delivery_changed(
+    connection: sa.Connection,
+    *,
+    message: UUID,
+    states: Sequence[RecipientState],
+    now: datetime,
+    canonical: str = DEFAULT_CANONICAL,
+) -> bool:
+    """Show `states` on the Communication that was sent as `message`, as a new version.
+
+    Return whether there is one: a message from the mail edge has none.
+    """
+    stored = by_message(connection, message)
+    if stored is None:
+        return False
+    terms = Terms(canonical)
+    before = stored.resource()
+    after = with_delivery(before, states, terms=terms)
+    if after != before:
+        replace(connection, stored, after, now=now, terms=terms)
+    return True
+
+
+def _answering(connection: sa.Connection, received: InboundView, owner: str) -> JSON:
+    """Return the resource with a literal reference to the message it answers, if it is here."""
+    communication = dict(received.communication)
+    if received.in_reply_to is not None:
+        answered = find_message(connection, owner, received.in_reply_to)
+        if answered is not None:
+            logical = communication["inResponseTo"][0]
+            literal = {"reference": f"Communication/{answered.id}", **logical}
+            communication["inResponseTo"] = [literal]
+    return communication

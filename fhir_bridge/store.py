@@ -1,0 +1,200 @@
+"""Resources as they are kept: insert, replace, read, read a version.
+
+Store functions: plain synchronous SQL on the caller's connection; they never commit.
+
+Standards:
+    FHIR    R4 http.html: versions, `meta.versionId`, `meta.lastUpdated`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import sqlalchemy as sa
+
+from fhir_bridge.indexing import index_rows
+from fhir_bridge.registry import TYPES
+from fhir_bridge.resources import dump
+from fhir_bridge.tables import fhir_index, fhir_resource, fhir_version
+from fhir_bridge.terms import JSON, Terms
+
+__all__ = ["Stored", "by_message", "insert", "lookup", "read", "replace", "stamp", "version"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One version of a resource; `body` is its JSON."""
+
+    id: UUID
+    type: str
+    owner: str
+    version: int
+    body: str
+    last_updated: datetime
+    deleted: bool
+
+    def resource(self) -> JSON:
+        """Return the body parsed anew."""
+        parsed: JSON = orjson.loads(self.body)
+        return parsed
+
+
+def stamp(moment: datetime) -> str:
+    """Return `moment` as `meta.lastUpdated`: an instant in UTC with milliseconds."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def insert(
+    connection: sa.Connection,
+    resource: JSON,
+    *,
+    identity: UUID,
+    owner: str,
+    now: datetime,
+    terms: Terms,
+    message: UUID | None = None,
+) -> Stored:
+    """Store `resource` as version 1 under `identity` and return it as stored."""
+    stored = _stamped(resource, identity, owner, 1, now)
+    connection.execute(fhir_resource.insert().values(**_columns(stored), message_id=message))
+    _index(connection, stored, resource, terms)
+    return stored
+
+
+def replace(
+    connection: sa.Connection, old: Stored, resource: JSON, *, now: datetime, terms: Terms
+) -> Stored | None:
+    """Store `resource` as the next version of `old`; None where another writer was first."""
+    stored = _stamped(resource, old.id, old.owner, old.version + 1, now)
+    done = connection.execute(
+        fhir_resource.update()
+        .where(fhir_resource.c.id == old.id, fhir_resource.c.version == old.version)
+        .values(version=stored.version, body=stored.body, last_updated=now, deleted=False)
+    )
+    if done.rowcount != 1:
+        return None
+    _keep(connection, old)
+    connection.execute(fhir_index.delete().where(fhir_index.c.resource_id == old.id))
+    _index(connection, stored, resource, terms)
+    return stored
+
+
+def read(
+    connection: sa.Connection, kind: str, identity: UUID, owners: Collection[str]
+) -> Stored | None:
+    """Return the present version, also of a deleted one; None where it is not theirs to see."""
+    row = connection.execute(
+        sa.select(fhir_resource).where(
+            fhir_resource.c.id == identity,
+            fhir_resource.c.type == kind,
+            fhir_resource.c.owner.in_(owners),
+        )
+    ).one_or_none()
+    return _stored(row) if row else None
+
+
+def version(
+    connection: sa.Connection, kind: str, identity: UUID, number: int, owners: Collection[str]
+) -> Stored | None:
+    """Return version `number`, present or superseded."""
+    present = read(connection, kind, identity, owners)
+    if present is None or present.version == number:
+        return present
+    row = connection.execute(
+        sa.select(fhir_version).where(
+            fhir_version.c.resource_id == identity, fhir_version.c.version == number
+        )
+    ).one_or_none()
+    return _stored(row) if row else None
+
+
+def by_message(connection: sa.Connection, message: UUID) -> Stored | None:
+    """Return the Communication that was sent as the gateway's `message`."""
+    row = connection.execute(
+        sa.select(fhir_resource)
+        .where(fhir_resource.c.message_id == message, fhir_resource.c.type == "Communication")
+        .order_by(fhir_resource.c.id)
+        .limit(1)
+    ).one_or_none()
+    return _stored(row) if row else None
+
+
+def lookup(
+    connection: sa.Connection,
+    kind: str,
+    name: str,
+    value: str,
+    *,
+    system: str | None,
+    owners: Collection[str],
+) -> Stored | None:
+    """Return the oldest resource whose token `name` is `system`|`value`; None if there is none."""
+    row = connection.execute(
+        sa.select(fhir_resource)
+        .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
+        .where(
+            fhir_index.c.type == kind,
+            fhir_index.c.name == name,
+            fhir_index.c.value == value,
+            fhir_index.c.system == system,
+            fhir_resource.c.owner.in_(owners),
+            fhir_resource.c.deleted.is_(False),
+        )
+        .order_by(fhir_resource.c.id)
+        .limit(1)
+    ).one_or_none()
+    return _stored(row) if row else None
+
+
+def _stamped(resource: JSON, identity: UUID, owner: str, number: int, now: datetime) -> Stored:
+    meta = {**resource.get("meta", {}), "versionId": str(number), "lastUpdated": stamp(now)}
+    head: JSON = {"resourceType": resource["resourceType"], "id": str(identity), "meta": meta}
+    body = dump({**head, **{k: v for k, v in resource.items() if k not in head}}).decode()
+    return Stored(identity, resource["resourceType"], owner, number, body, now, deleted=False)
+
+
+def _columns(stored: Stored) -> dict[str, Any]:
+    return {
+        "id": stored.id,
+        "type": stored.type,
+        "owner": stored.owner,
+        "version": stored.version,
+        "body": stored.body,
+        "last_updated": stored.last_updated,
+        "deleted": stored.deleted,
+    }
+
+
+def _stored(row: sa.Row[Any]) -> Stored:
+    identity = row.resource_id if hasattr(row, "resource_id") else row.id
+    return Stored(
+        identity, row.type, row.owner, row.version, row.body, row.last_updated, row.deleted
+    )
+
+
+def _keep(connection: sa.Connection, old: Stored) -> None:
+    columns = _columns(old)
+    identity = columns.pop("id")
+    connection.execute(fhir_version.insert().values(resource_id=identity, **columns))
+
+
+def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Terms) -> None:
+    rows = [
+        {
+            "resource_id": stored.id,
+            "type": stored.type,
+            "name": row.name,
+            "system": row.system,
+            "value": row.value,
+            "low": row.low,
+            "high": row.high,
+        }
+        for row in index_rows(resource, TYPES[stored.type], terms)
+    ]
+    if rows:
+        connection.execute(fhir_index.insert(), rows)
