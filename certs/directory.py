@@ -1,0 +1,125 @@
+"""Everything that can be learnt about an address's certificates, from DNS, LDAP and the web.
+
+Talks to DNS, LDAP and HTTP servers through its clients. It gathers evidence and judges nothing:
+the order of questions is `certs.discovery`'s, the judgement is the trust decision's.
+
+Standards:
+    CD  Certificate Discovery for Direct v4.1
+    AS  Applicability Statement for Secure Health Transport v1.3, chapters 4 and 5
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from typing import Final
+
+from cryptography import x509
+from dns.rdatatype import RdataType
+
+from certs.address import DirectAddress
+from certs.cert_files import certificates_in
+from certs.discovery import Answer, CertQuery, Discovery, LdapQuery, Query, ServersQuery
+from certs.dns_cert import certificates_from, read_records
+from certs.dns_client import DnsClient
+from certs.errors import DirectError
+from certs.evidence import Evidence
+from certs.http_client import HttpClient
+from certs.ldap_cert import servers_in_order
+from certs.ldap_client import LdapClient
+
+__all__ = ["LiveDirectory", "open_directory"]
+
+DEADLINE_S: Final = 30.0  # CD-009: for one address, whatever its servers do
+URLS: Final = 4  # IPKIX records followed in one set
+CERTIFICATE_OCTETS: Final = 64 * 1024
+
+
+class LiveDirectory:
+    """Implements `gateway.ports.Directory` without a cache; `certs.cache` has one."""
+
+    def __init__(self, *, dns: DnsClient, ldap: LdapClient, http: HttpClient) -> None:
+        self._dns = dns
+        self._ldap = ldap
+        self._http = http
+
+    async def evidence_for(self, address: DirectAddress) -> Evidence:
+        """Return all that can be learnt about `address`; a failed look-up is evidence too."""
+        search = Discovery(address)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while query := search.next_query():
+                    search.answered(query, await self._ask(query))
+        except TimeoutError:
+            search.gave_up()
+        return search.evidence()
+
+    async def _ask(self, query: Query) -> Answer:
+        start = monotonic()
+        try:
+            match query:
+                case CertQuery():
+                    answer = await self._ask_dns(query)
+                case ServersQuery():
+                    answer = await self._ask_servers(query)
+                case LdapQuery():
+                    answer = await self._ask_ldap(query)
+        except DirectError as error:
+            answer = Answer(failure=error.detail)
+        return replace(answer, took_ms=(monotonic() - start) * 1000)
+
+    async def _ask_dns(self, query: CertQuery) -> Answer:
+        answer = await self._dns.records(query.name, RdataType.CERT)
+        records = read_records(answer.records)
+        fetched = await asyncio.gather(*map(self._fetch, records.urls[:URLS]))
+        certificates = records.certificates + tuple(itertools.chain(*fetched))
+        return Answer(certificates, asked=answer.server, ttl_s=answer.ttl_s)
+
+    async def _ask_servers(self, query: ServersQuery) -> Answer:
+        answer = await self._dns.records(query.name, RdataType.SRV)
+        return Answer(servers=servers_in_order(answer.records), asked=answer.server)
+
+    async def _ask_ldap(self, query: LdapQuery) -> Answer:
+        # CD-042: every address of a server is tried, the next where one cannot be reached.
+        failure = None
+        for address in await self._dns.addresses(query.server.host):
+            try:
+                values = await self._ldap.certificates(address, query.server.port, query.mail)
+                return Answer(
+                    tuple(certificates_from(values)), asked=f"{address}:{query.server.port}"
+                )
+            except DirectError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        # A name without an address will have none at the next attempt either (CD-006).
+        return Answer(failure="no address that may be connected to", transient=False)
+
+    async def _fetch(self, url: str) -> tuple[x509.Certificate, ...]:
+        # CD-024: where an IPKIX record leads nowhere, the other records still count.
+        try:
+            return certificates_in(await self._http.get(url, limit_octets=CERTIFICATE_OCTETS))
+        except DirectError:
+            return ()
+
+
+@asynccontextmanager
+async def open_directory(
+    *, resolver: tuple[str, int] | None = None, allow_private: bool = False
+) -> AsyncIterator[LiveDirectory]:
+    """Open a directory that asks `resolver` (address and port), or the system's where None.
+
+    `allow_private` lets strangers' records lead into loopback and private networks, as they do in
+    a sandbox or an isolated network.
+    """
+    dns = DnsClient(resolver=resolver, allow_private=allow_private)
+    ldap, http = LdapClient(), HttpClient(resolver=dns)
+    try:
+        yield LiveDirectory(dns=dns, ldap=ldap, http=http)
+    finally:
+        await http.aclose()
+        ldap.close()

@@ -1,0 +1,169 @@
+"""One LDAP search for certificates on one server.
+
+Talks to an LDAP server, anonymously. `ldap3` blocks, so a search runs in a thread of a small pool;
+at its deadline the socket is shut, which ends the thread's wait at once.
+
+Standards:
+    CD      Certificate Discovery for Direct v4.1, section 2
+    RFC4511 (LDAPv3), RFC4512 section 5.1 (rootDSE)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Literal
+from weakref import WeakValueDictionary
+
+import ldap3
+from ldap3.core.exceptions import LDAPException
+
+from certs.errors import DirectError, Reason
+from certs.ldap_cert import ATTRIBUTES, filter_for
+
+__all__ = ["LdapClient"]
+
+Scope = Literal["BASE", "LEVEL", "SUBTREE"]
+
+CONNECT_S: Final = 5
+READ_S: Final = 5
+SEARCH_S: Final = 10.0  # connection, rootDSE and all naming contexts together
+ANSWER_OCTETS: Final = 2 * 1024 * 1024
+ENTRIES: Final = 50
+CONTEXTS: Final = 16
+THREADS: Final = 32
+THREADS_PER_SERVER: Final = 4
+ATTRIBUTE: Final = "usercertificate"
+
+
+class LdapClient:
+    """A pool of threads for LDAP searches. Close it to end them."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ldap")
+        self._gates: WeakValueDictionary[tuple[str, int], asyncio.Semaphore] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Let no more searches start; those that run end by their deadline."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def certificates(self, address: str, port: int, mail: str) -> tuple[bytes, ...]:
+        """Return every userCertificate value of the entries whose `mail` it is, unparsed.
+
+        `address` is an IP address that may be connected to.
+
+        Raises:
+            DirectError: DIRECTORY_UNAVAILABLE; not reachable, not in time, not LDAP, too much, or
+                not open to everybody.
+        """
+        search = _Search(address, port, filter_for(mail))
+        # A slow server may not take all threads: others are asked meanwhile.
+        gate = self._gates.setdefault((address, port), asyncio.Semaphore(THREADS_PER_SERVER))
+        try:
+            async with asyncio.timeout(SEARCH_S), gate:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, search.run)
+        except TimeoutError:
+            raise _unavailable("timed out") from None
+        finally:
+            search.abort()
+
+
+class _Search:
+    """One connection and what is asked over it; `run` in a thread, `abort` from any."""
+
+    def __init__(self, address: str, port: int, wanted: str) -> None:
+        self._wanted = wanted
+        self._socket: _Metered | None = None
+        # T-42: no schema and no rootDSE fetched on connecting; minimal servers fail on that.
+        server = ldap3.Server(address, port, get_info=ldap3.NONE, connect_timeout=CONNECT_S)
+        self._connection = ldap3.Connection(
+            server,
+            authentication=ldap3.ANONYMOUS,  # CD-045
+            client_strategy=ldap3.SAFE_SYNC,
+            receive_timeout=READ_S,
+            auto_referrals=False,  # CD-050
+            check_names=False,  # T-42: it knows no attribute options
+            read_only=True,
+        )
+
+    def run(self) -> tuple[bytes, ...]:
+        """Return the values.
+
+        Raises:
+            DirectError: DIRECTORY_UNAVAILABLE.
+        """
+        try:
+            self._connection.open(read_server_info=False)
+            self._socket = _Metered(self._connection.socket)
+            self._connection.socket = self._socket
+            return tuple(self._values())
+        # The library lets out its own errors and, on answers that are not LDAP, Python's.
+        except (LDAPException, OSError, ValueError, TypeError, IndexError, KeyError) as error:
+            raise _unavailable(type(error).__name__) from None
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection; a thread that waits on it wakes with an error."""
+        if self._socket is not None:
+            self._socket.shut()
+
+    def _values(self) -> Iterator[bytes]:
+        bound, result, *_ = self._connection.bind(read_server_info=False)
+        if not bound:
+            raise _unavailable(f"bind: {result['description']}")
+        # CD-046: the rootDSE names the contexts; one that answers with an error is left out.
+        for context in self._naming_contexts():
+            for entry in self._search(context, self._wanted, "SUBTREE", ATTRIBUTES):
+                for name, values in entry["raw_attributes"].items():
+                    if name.lower().partition(";")[0] == ATTRIBUTE:
+                        yield from values
+
+    def _naming_contexts(self) -> list[str]:
+        entries = self._search("", "(objectClass=*)", "BASE", ("namingContexts",))
+        return [
+            value.decode("utf-8")
+            for entry in entries
+            for values in entry["raw_attributes"].values()
+            for value in values
+        ][:CONTEXTS]
+
+    def _search(
+        self, base: str, wanted: str, scope: Scope, attributes: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        _, _, response, _ = self._connection.search(
+            base, wanted, scope, attributes=attributes, size_limit=ENTRIES, time_limit=READ_S
+        )
+        return [entry for entry in response or () if entry["type"] == "searchResEntry"]
+
+
+class _Metered:
+    """A socket that breaks when the server has sent more than it may."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner = inner
+        self._left = ANSWER_OCTETS
+
+    def recv(self, size: int) -> bytes:
+        data = self._inner.recv(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError("answer is too big")
+        return data
+
+    def shut(self) -> None:
+        try:
+            self._inner.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # It is closed already, or was never connected.
+        finally:
+            self._inner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _unavailable(detail: str) -> DirectError:
+    return DirectError(Reason.DIRECTORY_UNAVAILABLE, f"LDAP: {detail}")
