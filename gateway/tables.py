@@ -7,7 +7,6 @@ Pure: declarations only. Rows are written by `gateway.messages`, `gateway.queue`
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Final
 
 import sqlalchemy as sa
@@ -210,6 +209,5 @@ _PACKAGES: Final = ("trust_bundles.tables", "fhir_bridge.tables")
 def all_metadata() -> sa.MetaData:
     """Return the metadata with the tables of every package declared on it."""
     for name in _PACKAGES:
-        if importlib.util.find_spec(name) is not None:
-            importlib.import_module(name)
+        importlib.import_module(name)
     return metadata
