@@ -79,7 +79,7 @@ def read_header(message: BinaryIO) -> bytes:
     """Return the header of `message`, without the empty line, and leave it at the body.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED; there is no end of it within HEADER_OCTETS.
+        DirectError: MESSAGE_MALFORMED; it has no end within HEADER_OCTETS.
     """
     start = message.tell()
     data = b""
@@ -91,7 +91,8 @@ def read_header(message: BinaryIO) -> bytes:
             message.seek(start + found[1])
             return data[: found[0]]
         if not chunk:
-            raise _malformed("the header has no end")
+            # RFC5322 3.5: a message may end with its header.
+            return data
     raise _malformed(f"the header is longer than {HEADER_OCTETS} octets")
 
 
@@ -99,8 +100,11 @@ def parse_header(header: bytes) -> tuple[Field, ...]:
     """Return the fields of `header`, in order.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED; a line is no field, or there are more than FIELDS.
+        DirectError: MESSAGE_MALFORMED; a line is no field, a carriage return or a NUL is in one,
+            or there are more than FIELDS.
     """
+    if b"\0" in header or header.count(b"\r") != header.count(b"\r\n"):
+        raise _malformed("the header has a carriage return or a NUL in it")
     fields: list[Field] = []
     at = 0
     while at < len(header):

@@ -17,7 +17,7 @@ import pybase64
 from certs.cms.ber import Octets
 from certs.errors import DirectError, Reason
 
-__all__ = ["Decoder", "base64_lines", "base64_octets", "decoder_for"]
+__all__ = ["Decoder", "base64_lines", "base64_octets", "decoder_for", "quoted_printable_lines"]
 
 # RFC2045 6.8: lines of at most 76 characters, each from 57 octets.
 _LINE_INPUT: Final = 57
@@ -77,10 +77,27 @@ def base64_lines(pieces: Iterable[Octets]) -> Iterator[bytes]:
         yield pybase64.b64encode(carried) + b"\r\n"
 
 
+def quoted_printable_lines(pieces: Iterable[Octets]) -> Iterator[bytes]:
+    """Yield text in quoted-printable, with canonical line ends."""
+    carried = b""
+    for piece in pieces:
+        text = carried + bytes(piece)
+        whole = text.rfind(b"\n") + 1
+        carried = text[whole:]
+        yield _quoted_printable(text[:whole])
+    yield _quoted_printable(carried)
+
+
 def base64_octets(size: int) -> int:
     """Return how many octets `base64_lines` makes of `size` octets."""
     lines, rest = divmod(size, _LINE_INPUT)
     return lines * _LINE_OUTPUT + ((rest + 2) // 3 * 4 + 2 if rest else 0)
+
+
+def _quoted_printable(text: bytes) -> bytes:
+    # The line ends are those of `text`, but not the ones put in; all become CRLF.
+    quoted = binascii.b2a_qp(text.replace(b"\r\n", b"\n"))
+    return quoted.replace(b"\n", b"\r\n")
 
 
 class _Identity:
