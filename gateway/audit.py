@@ -19,12 +19,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from gateway.locks import lock
 from gateway.tables import audit_event
 
 __all__ = ["AuditEvent", "Head", "head", "list_events", "record", "verify"]
 
 _FIRST_PREVIOUS: Final = "0" * 64
-_CHAIN_LOCK: Final = 0x6469726563740002  # "direct", 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,7 @@ def record(
 
     Record last in a transaction: on PostgreSQL others who append wait until it commits.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK_CHAIN)
+    lock(connection, "audit")
     last = head(connection)
     event = {
         "number": last.number + 1,
@@ -153,7 +152,6 @@ _COVERED: Final = (
     "previous",
 )
 _APPEND: Final = audit_event.insert()
-_LOCK_CHAIN: Final = sa.text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})")
 _HEAD: Final = (
     sa.select(audit_event.c.number, audit_event.c.digest)
     .order_by(audit_event.c.number.desc())

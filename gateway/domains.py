@@ -24,6 +24,7 @@ from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.policy import Profile
+from gateway.locks import lock
 from gateway.tables import address as addresses
 from gateway.tables import domain as domains
 from gateway.tables import edge_user, edge_user_address
@@ -86,6 +87,7 @@ def add_domain(
     Raises:
         DirectError: RESOURCE_CONFLICT; it is served already.
     """
+    lock(connection, f"domain {name}")
     if domain(connection, name) is not None:
         raise DirectError(Reason.RESOURCE_CONFLICT, f"domain {name} exists")
     connection.execute(
@@ -130,6 +132,7 @@ def add_address(
         DirectError: RESOURCE_NOT_FOUND; its domain is not served. RESOURCE_CONFLICT; the address
             exists, in whatever case.
     """
+    lock(connection, f"domain {address.domain}")
     if domain(connection, address.domain) is None:
         raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no domain {address.domain}")
     if connection.execute(_ADDRESS, {"the_key": address.key}).first():
@@ -179,6 +182,7 @@ def add_edge_user(
         DirectError: RESOURCE_CONFLICT; there is such a user. RESOURCE_NOT_FOUND; one of the
             addresses is not ours.
     """
+    lock(connection, f"edge user {name}")
     if edge_user_hash(connection, name) is not None:
         raise DirectError(Reason.RESOURCE_CONFLICT, f"edge user {name} exists")
     for one in may_send:

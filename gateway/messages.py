@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from certs.address import DirectAddress, parse_address
 from certs.errors import Reason
 from gateway import audit, queue, spool
+from gateway.locks import lock
 from gateway.ports import StoredBody
 from gateway.queue import NewJob
 from gateway.tables import message, recipient
@@ -154,6 +155,7 @@ def accept(
     nothing is written. A peer that heard no answer sends again (RFC5321 6.1).
     """
     if new.dedupe_key is not None:
+        lock(connection, f"message {new.dedupe_key}")
         known = connection.execute(_BY_DEDUPE_KEY, {"the_key": new.dedupe_key}).scalar()
         if known is not None:
             return known, False

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from gateway.locks import lock
+
 __all__ = ["PostgresqlEngine"]
 
 T = TypeVar("T")
@@ -58,7 +60,7 @@ class PostgresqlEngine:
     async def migrate(self, upgrade: Callable[[sa.Connection], None]) -> None:
         """Run `upgrade` in one transaction; processes that start together take turns."""
         async with self._engine.begin() as connection:
-            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+            await connection.run_sync(lock, "migration")
             await connection.run_sync(upgrade)
 
     async def close(self) -> None:
@@ -66,6 +68,3 @@ class PostgresqlEngine:
         if self._running:
             await asyncio.wait(self._running)
         await self._engine.dispose()
-
-
-_MIGRATION_LOCK: Final = 0x6469726563740001  # "direct", 1

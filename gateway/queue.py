@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
+from gateway.locks import lock
 from gateway.tables import job as jobs
 from gateway.tables import paused_destination
 
@@ -91,6 +92,7 @@ class LeaseLostError(DirectError):
 def put(connection: sa.Connection, job: NewJob, now: datetime) -> UUID:
     """Add `job` and return its id, or the id of the job that has its key."""
     if job.key is not None:
+        lock(connection, f"job {job.key}")
         taken = connection.execute(_BY_KEY, {"the_key": job.key}).scalar()
         if taken is not None:
             return UUID(str(taken))

@@ -57,6 +57,7 @@ class PostgresqlServer:
         self._data = folder / "data"
         self._user = user
         self._numbers = count()
+        self._migrated: str | None = None
         self.port = _free_port()
 
     def start(self) -> None:
@@ -85,15 +86,23 @@ class PostgresqlServer:
         """Return the URL of the database `name`."""
         return f"postgresql://gateway@127.0.0.1:{self.port}/{name}"
 
-    async def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    async def new_database(self, template: str = "template0") -> str:
+        """Make a copy of the database `template`, by default an empty one; return its name."""
         name = f"test_{next(self._numbers)}"
         connection = await asyncpg.connect(self.url("postgres"))
         try:
-            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         finally:
             await connection.close()
-        return self.url(name)
+        return name
+
+    async def migrated_database(self) -> str:
+        """Make a migrated database and return its URL. The first is kept, to copy from."""
+        if self._migrated is None:
+            self._migrated = await self.new_database()
+            async with SqlDatabase.open(self.url(self._migrated)) as opened:
+                await opened.migrate()
+        return self.url(await self.new_database(self._migrated))
 
 
 @pytest.fixture(scope="session")
@@ -115,14 +124,11 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of a new, migrated database: of SQLite, then of PostgreSQL."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    else:
+    if request.param == "postgresql":
         server: PostgresqlServer = request.getfixturevalue("postgresql_server")
-        url = await server.new_database()
-    async with SqlDatabase.open(url) as opened:
-        await opened.migrate()
-    return url
+        return await server.migrated_database()
+    async with open_sqlite(tmp_path):
+        return f"sqlite:///{tmp_path / 'gateway.db'}"
 
 
 @pytest.fixture

@@ -274,7 +274,7 @@ async def test_a_schema_of_a_later_version_is_refused(database: SqlDatabase) -> 
 async def test_processes_that_start_together_migrate_once(
     postgresql_server: PostgresqlServer,
 ) -> None:
-    url = await postgresql_server.new_database()
+    url = postgresql_server.url(await postgresql_server.new_database())
     async with SqlDatabase.open(url) as one, SqlDatabase.open(url) as other:
         await asyncio.gather(one.migrate(), other.migrate())
         assert await other.read(names) == []

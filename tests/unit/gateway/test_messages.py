@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,6 +116,17 @@ async def test_the_same_message_again_is_accepted_once(database: SqlDatabase) ->
     assert len(await database.read(lambda c: messages.list_messages(c, limit=9))) == 1
     assert len(await database.read(lambda c: queue.list_jobs(c, limit=9))) == 1
     assert (await database.read(audit.head)).number == 1
+
+
+async def test_the_same_message_on_two_connections_at_once_is_accepted_once(
+    database_url: str,
+) -> None:
+    new = outgoing()
+    again = replace(new, id=new_id(NOW), body=body())
+    async with SqlDatabase.open(database_url) as one, SqlDatabase.open(database_url) as other:
+        both = await asyncio.gather(accept(one, new), accept(other, again))
+    assert sorted(is_new for _, is_new in both) == [False, True]
+    assert both[0][0] == both[1][0]
 
 
 async def test_messages_without_a_dedupe_key_are_never_the_same(database: SqlDatabase) -> None:
@@ -345,13 +357,13 @@ async def test_the_timeline_tells_all_that_happened_in_order(database: SqlDataba
     events = await database.read(lambda c: timeline(c, new.id))
     assert [(e.at, e.what, e.who, e.outcome) for e in events] == [
         (NOW, "message-accepted", "ehr", "outgoing"),
-        (minutes(1), "delivery-attempted", str(SMITH), "delivered"),
         (minutes(1), "delivery-attempted", str(BROWN), "backbone-refused"),
+        (minutes(1), "delivery-attempted", str(SMITH), "delivered"),
         (minutes(1), "relayed", str(SMITH), ""),
         (minutes(1), "failed", str(BROWN), "backbone-refused"),
         (minutes(2), "mdn-received", str(SMITH), "received"),
     ]
-    assert events[1].detail == (
+    assert events[2].detail == (
         "mx.lakeview.example, TLSv1.3 TLS_AES_256_GCM_SHA384 (not verified): 2.0.0 ok"
     )
 
