@@ -32,15 +32,17 @@ class SqlDatabase:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str) -> AsyncIterator[SqlDatabase]:
+    async def open(cls, url: str, *, lock_wait_s: float = 5.0) -> AsyncIterator[SqlDatabase]:
         """Open `sqlite:///path` or `postgresql://user:password@host:port/name`.
+
+        A work fails that waits longer than `lock_wait_s` seconds for another process.
 
         Raises:
             DirectError: CONFIGURATION_INVALID for any other `url`; INTERNAL where the SQLite file
                 cannot be opened or made.
         """
         try:
-            engine = _engine_of(url)
+            engine = _engine_of(url, lock_wait_s)
         except OSError as error:
             raise _internal(error) from None
         try:
@@ -82,16 +84,16 @@ class SqlDatabase:
             raise _internal(error) from None
 
 
-def _engine_of(url: str) -> SqliteEngine | PostgresqlEngine:
+def _engine_of(url: str, lock_wait_s: float) -> SqliteEngine | PostgresqlEngine:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
         raise DirectError(Reason.CONFIGURATION_INVALID, "database: not a URL") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        return SqliteEngine(Path(str(parsed.database)))
+        return SqliteEngine(Path(str(parsed.database)), lock_wait_s)
     if backend in ("postgresql", "postgres"):
-        return PostgresqlEngine(parsed)
+        return PostgresqlEngine(parsed, lock_wait_s)
     raise DirectError(
         Reason.CONFIGURATION_INVALID, "database: neither sqlite:///path nor postgresql://..."
     )

@@ -24,14 +24,19 @@ CONNECTIONS: Final = 10
 class PostgresqlEngine:
     """Runs works on one PostgreSQL database, each in a transaction of its own."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, lock_wait_s: float) -> None:
+        # An acknowledgement rests on the commit being on the server's disk.
+        settings = {
+            "synchronous_commit": "on",
+            "jit": "off",
+            "lock_timeout": f"{lock_wait_s * 1000:.0f}",
+        }
         self._engine = create_async_engine(
             url.set(drivername="postgresql+asyncpg"),
             pool_size=CONNECTIONS,
             pool_pre_ping=True,  # a restarted server costs nobody a failed work
             hide_parameters=True,
-            # An acknowledgement rests on the commit being on the server's disk.
-            connect_args={"server_settings": {"synchronous_commit": "on", "jit": "off"}},
+            connect_args={"server_settings": settings},
         )
         self._snapshots = self._engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True

@@ -38,20 +38,21 @@ READERS: Final = 4
 
 # SQLite's documentation, pragma synchronous: in WAL mode only FULL syncs at every commit; NORMAL
 # may lose what was committed when the power fails, which we would have acknowledged.
-_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000")
+_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL")
 
 
 class SqliteEngine:
     """Runs works on one SQLite file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock_wait_s: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The file holds health information: only its owner may read it. SQLite gives the -wal
         # and -shm files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._path = path
-        self._writer = _engine(path, "BEGIN IMMEDIATE", "foreign_keys=ON")
-        self._reader = _engine(path, "BEGIN", "query_only=ON")
+        wait = f"busy_timeout={lock_wait_s * 1000:.0f}"
+        self._writer = _engine(path, "BEGIN IMMEDIATE", wait, "foreign_keys=ON")
+        self._reader = _engine(path, "BEGIN", wait, "query_only=ON")
+        self._migrator = _engine(path, "BEGIN IMMEDIATE", wait, "foreign_keys=OFF")
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-read")
         self._orders: queue.SimpleQueue[_Order[Any] | None] = queue.SimpleQueue()
         self._open = True
@@ -88,14 +89,13 @@ class SqliteEngine:
         await asyncio.to_thread(self._migrate, upgrade)
 
     def _migrate(self, upgrade: Callable[[sa.Connection], None]) -> None:
-        engine = _engine(self._path, "BEGIN IMMEDIATE", "foreign_keys=OFF")
         try:
-            with engine.begin() as connection:
+            with self._migrator.begin() as connection:
                 upgrade(connection)
                 if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                     raise DirectError(Reason.INTERNAL, "a migration broke a foreign key")
         finally:
-            engine.dispose()
+            self._migrator.dispose()
 
     async def close(self) -> None:
         """Commit what waits, then let go of threads and files. May be called twice."""
@@ -203,7 +203,7 @@ def _engine(path: Path, begin: str, *pragmas: str) -> sa.Engine:
     def connected(connection: Any, record: object) -> None:
         # The driver would begin transactions by its own rules; ours begin at "begin" below.
         connection.isolation_level = None
-        for pragma in (*_PRAGMAS, *pragmas):
+        for pragma in (*pragmas, *_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")

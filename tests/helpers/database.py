@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -30,6 +30,7 @@ __all__ = [
     "database_url",
     "open_sqlite",
     "postgresql_server",
+    "running_postgresql",
     "sqlite_database",
 ]
 
@@ -105,9 +106,9 @@ class PostgresqlServer:
         return self.url(await self.new_database(self._migrated))
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgresqlServer]:
-    """Return a running server; started once in a session, by the first test that wants it."""
+@contextmanager
+def running_postgresql() -> Iterator[PostgresqlServer]:
+    """Run a server of one's own in a temporary folder."""
     user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
     folder = Path(tempfile.mkdtemp(prefix="direct-gateway-postgresql-"))
     if user is not None:
@@ -119,6 +120,13 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
         server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """Return a running server; started once in a session, by the first test that wants it."""
+    with running_postgresql() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
