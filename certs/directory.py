@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from time import monotonic
 from typing import Final
 
@@ -23,14 +24,17 @@ from dns.rdatatype import RdataType
 
 from certs.address import DirectAddress
 from certs.cert_files import certificates_in
+from certs.chains import Chains
 from certs.discovery import Answer, CertQuery, Discovery, LdapQuery, Query, ServersQuery
 from certs.dns_cert import certificates_from, read_records
-from certs.dns_client import DnsClient
+from certs.dns_client import LIFETIME_S, DnsClient
 from certs.errors import DirectError
 from certs.evidence import Evidence
 from certs.http_client import HttpClient
 from certs.ldap_cert import servers_in_order
 from certs.ldap_client import LdapClient
+from certs.policy import CertificatePolicy
+from certs.revocation_source import RevocationSource
 
 __all__ = ["LiveDirectory", "open_directory"]
 
@@ -40,15 +44,21 @@ CERTIFICATE_OCTETS: Final = 64 * 1024
 
 
 class LiveDirectory:
-    """Implements `gateway.ports.Directory` without a cache; `certs.cache` has one."""
+    """Implements `gateway.ports.Directory` by asking anew each time; `certs.cache` remembers."""
 
     def __init__(self, *, dns: DnsClient, ldap: LdapClient, http: HttpClient) -> None:
         self._dns = dns
         self._ldap = ldap
         self._http = http
+        self._chains = Chains(http=http, revocation=RevocationSource(http=http))
 
     async def evidence_for(self, address: DirectAddress) -> Evidence:
         """Return all that can be learnt about `address`; a failed look-up is evidence too."""
+        evidence, _ = await self.look_up(address)
+        return evidence
+
+    async def look_up(self, address: DirectAddress) -> tuple[Evidence, int | None]:
+        """Return the evidence, and for how many seconds its source says that it holds."""
         search = Discovery(address)
         try:
             async with asyncio.timeout(DEADLINE_S):
@@ -56,7 +66,21 @@ class LiveDirectory:
                     search.answered(query, await self._ask(query))
         except TimeoutError:
             search.gave_up()
-        return search.evidence()
+        return search.evidence(), search.ttl_s
+
+    async def complete(
+        self,
+        evidence: Evidence,
+        anchors: Sequence[x509.Certificate],
+        *,
+        now: datetime,
+        policy: CertificatePolicy,
+    ) -> Evidence:
+        """Return `evidence` with what the trust decision needs: intermediates and revocation.
+
+        For certificates that were found and for those a message carried, alike.
+        """
+        return await self._chains.complete(evidence, anchors, now=now, policy=policy)
 
     async def _ask(self, query: Query) -> Answer:
         start = monotonic()
@@ -109,14 +133,17 @@ class LiveDirectory:
 
 @asynccontextmanager
 async def open_directory(
-    *, resolver: tuple[str, int] | None = None, allow_private: bool = False
+    *,
+    resolver: tuple[str, int] | None = None,
+    allow_private: bool = False,
+    dns_lifetime_s: float = LIFETIME_S,
 ) -> AsyncIterator[LiveDirectory]:
     """Open a directory that asks `resolver` (address and port), or the system's where None.
 
     `allow_private` lets strangers' records lead into loopback and private networks, as they do in
     a sandbox or an isolated network.
     """
-    dns = DnsClient(resolver=resolver, allow_private=allow_private)
+    dns = DnsClient(resolver=resolver, allow_private=allow_private, lifetime_s=dns_lifetime_s)
     ldap, http = LdapClient(), HttpClient(resolver=dns)
     try:
         yield LiveDirectory(dns=dns, ldap=ldap, http=http)

@@ -42,17 +42,24 @@ class DnsAnswer:
 
 
 class DnsClient:
-    """Asks `resolver` (address and port), or the system's resolvers where None."""
+    """Asks `resolver` (address and port), or the system's resolvers where None.
+
+    `lifetime_s` is in seconds, for one record set with all repetitions.
+    """
 
     def __init__(
-        self, *, resolver: tuple[str, int] | None = None, allow_private: bool = False
+        self,
+        *,
+        resolver: tuple[str, int] | None = None,
+        allow_private: bool = False,
+        lifetime_s: float = LIFETIME_S,
     ) -> None:
         self._resolver = dns.asyncresolver.Resolver(configure=resolver is None)
         if resolver is not None:
             self._resolver.nameservers = [resolver[0]]
             self._resolver.port = resolver[1]
-        self._resolver.timeout = ATTEMPT_S
-        self._resolver.lifetime = LIFETIME_S
+        self._resolver.timeout = min(ATTEMPT_S, lifetime_s)
+        self._resolver.lifetime = lifetime_s
         self._resolver.use_edns(0, 0, EDNS_OCTETS)
         self._allow_private = allow_private
 

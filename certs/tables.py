@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-__all__ = ["UtcDateTime", "metadata", "own_identity"]
+__all__ = ["UtcDateTime", "cached", "metadata", "own_identity"]
 
 metadata: Final = sa.MetaData(
     naming_convention={
@@ -66,4 +66,16 @@ own_identity: Final = sa.Table(
     sa.Column("sha256", sa.String(64), nullable=False, unique=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("retired_at", UtcDateTime),
+)
+
+# What was fetched from elsewhere and holds for a while. `digest` is of kind and key together.
+cached: Final = sa.Table(
+    "cached",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False, index=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("stored_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
 )

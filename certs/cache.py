@@ -1,0 +1,168 @@
+"""Discovered certificates, remembered: in memory and, across restarts, in the database.
+
+Talks to the database and to the directory that it stands before.
+
+Standards:
+    CD-007: kept no longer than the record's TTL, the certificate's notAfter and one hour
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.address import DirectAddress
+from certs.directory import LiveDirectory
+from certs.evidence import Evidence, Found, Level, Step
+from certs.memory import Memory
+from certs.policy import CertificatePolicy
+from certs.ports import Clock, Database
+from certs.tables import cached
+
+__all__ = ["CachingDirectory", "Entry", "flush", "list_entries", "load", "save"]
+
+LONGEST: Final = timedelta(hours=1)
+NEGATIVE: Final = timedelta(minutes=1)
+FAILURE: Final = timedelta(seconds=10)
+ADDRESSES: Final = 10_000  # in memory; the database has no limit
+DISCOVERY: Final = "discovery"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One remembered thing. `key` is an address key, or a URL."""
+
+    kind: str
+    key: str
+    value: bytes
+    stored_at: datetime
+    expires_at: datetime
+
+
+class CachingDirectory:
+    """Implements `gateway.ports.Directory`. One look-up at a time for each address."""
+
+    def __init__(self, *, live: LiveDirectory, clock: Clock, database: Database | None) -> None:
+        self._live = live
+        self._clock = clock
+        self._database = database
+        self._memory: Memory[Evidence] = Memory(ADDRESSES)
+
+    async def evidence_for(self, address: DirectAddress) -> Evidence:
+        """Return what is remembered about `address`, or else what can be learnt."""
+        now = self._clock()
+        kept = await self._memory.get(address.key, now, partial(self._learn, address, now))
+        return kept.answer if kept.answer is not None else Evidence(address, ())
+
+    async def complete(
+        self,
+        evidence: Evidence,
+        anchors: Sequence[x509.Certificate],
+        *,
+        now: datetime,
+        policy: CertificatePolicy,
+    ) -> Evidence:
+        """Return `evidence` with intermediates and revocation, as `LiveDirectory` does."""
+        return await self._live.complete(evidence, anchors, now=now, policy=policy)
+
+    async def flush(self, key: str | None = None) -> int:
+        """Forget everything, or one address; return how many the database had."""
+        self._memory.clear()
+        if self._database is None:
+            return 0
+        return await self._database.write(lambda c: flush(c, key))
+
+    async def _learn(self, address: DirectAddress, now: datetime) -> tuple[Evidence, datetime]:
+        if self._database is not None:
+            entry = await self._database.read(lambda c: load(c, DISCOVERY, address.key, now))
+            if entry is not None:
+                return _evidence(address, entry.value), entry.expires_at
+        evidence, ttl_s = await self._live.look_up(address)
+        until = _until(evidence, ttl_s, now)
+        if self._database is not None and evidence.failure is None and until > now:
+            entry = Entry(DISCOVERY, address.key, _value(evidence), now, until)
+            await self._database.write(lambda c: save(c, entry))
+        return evidence, until
+
+
+def load(connection: sa.Connection, kind: str, key: str, now: datetime) -> Entry | None:
+    """Return what is remembered and has not run out."""
+    query = sa.select(cached).where(cached.c.digest == _digest(kind, key))
+    row = connection.execute(query.where(cached.c.expires_at > now)).mappings().first()
+    return _entry(row) if row else None
+
+
+def save(connection: sa.Connection, entry: Entry) -> None:
+    """Remember, in the place of what was remembered before."""
+    digest = _digest(entry.kind, entry.key)
+    connection.execute(sa.delete(cached).where(cached.c.digest == digest))
+    connection.execute(
+        sa.insert(cached).values(
+            digest=digest,
+            kind=entry.kind,
+            key=entry.key,
+            value=entry.value,
+            stored_at=entry.stored_at,
+            expires_at=entry.expires_at,
+        )
+    )
+
+
+def list_entries(connection: sa.Connection, limit: int) -> Sequence[Entry]:
+    """Return what is remembered, the newest first."""
+    query = sa.select(cached).order_by(cached.c.stored_at.desc()).limit(limit)
+    return [_entry(row) for row in connection.execute(query).mappings()]
+
+
+def flush(connection: sa.Connection, key: str | None = None) -> int:
+    """Forget everything, or what is under one key; return how much."""
+    query = sa.delete(cached)
+    return connection.execute(query if key is None else query.where(cached.c.key == key)).rowcount
+
+
+def _until(evidence: Evidence, ttl_s: int | None, now: datetime) -> datetime:
+    if evidence.failure is not None:
+        return now + FAILURE
+    if not evidence.found:
+        return now + NEGATIVE
+    # CD-007. An expired certificate in the set is no reason to ask again at once.
+    ends = [found.certificate.not_valid_after_utc for found in evidence.found]
+    longest = LONGEST if ttl_s is None else min(LONGEST, timedelta(seconds=ttl_s))
+    return min([end for end in ends if end > now] + [now + longest])
+
+
+def _value(evidence: Evidence) -> bytes:
+    pairs = [
+        (found.level.value, base64.b64encode(found.certificate.public_bytes(Encoding.DER)).decode())
+        for found in evidence.found
+    ]
+    return json.dumps(pairs).encode()
+
+
+def _evidence(address: DirectAddress, value: bytes) -> Evidence:
+    found = tuple(
+        Found(x509.load_der_x509_certificate(base64.b64decode(der)), Level(level))
+        for level, der in json.loads(value)
+    )
+    level = found[0].level if found else Level.DNS_ADDRESS
+    outcome = "found" if found else "empty"
+    step = Step(level, address.key, "cache", outcome, len(found), 0.0)
+    return Evidence(address, found, (step,))
+
+
+def _digest(kind: str, key: str) -> str:
+    return hashlib.sha256(f"{kind} {key}".encode()).hexdigest()
+
+
+def _entry(row: sa.RowMapping) -> Entry:
+    return Entry(row["kind"], row["key"], row["value"], row["stored_at"], row["expires_at"])

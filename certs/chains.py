@@ -1,0 +1,191 @@
+"""The certificates above a leaf, and the revocation of all, fetched where they are said to be.
+
+Talks to HTTP servers that the certificates name, so within bounds: missing intermediates while
+there is no path, at most five levels up; revocation only for a path that ends in an anchor.
+
+Standards:
+    AS      Applicability Statement for Secure Health Transport v1.3, section 4.2
+    RFC5280 sections 4.2.1.13, 4.2.2.1 and 6.3
+    RFC6960 (OCSP)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.cert_files import FILE_OCTETS, certificates_in
+from certs.errors import DirectError
+from certs.evidence import Evidence, Revocation
+from certs.http_client import HttpClient
+from certs.issuers import IssuerIndex, sha256_of, signed_by
+from certs.locations import issuer_urls
+from certs.memory import Memory
+from certs.path import CANDIDATES, Path, find_path
+from certs.policy import CertificatePolicy
+from certs.revocation_source import RevocationSource
+
+__all__ = ["Chains"]
+
+LEVELS: Final = 5  # AS-082
+LEAVES: Final = 10  # whose chains are completed, of one address
+KEPT: Final = timedelta(minutes=1)  # before the same chains are looked through again
+CHAINS_KEPT: Final = 10_000
+DEADLINE_S: Final = 20.0  # for the chains and revocation of one address
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    intermediates: tuple[x509.Certificate, ...]
+    revocation: Revocation
+
+
+class Chains:
+    """Completes evidence. `complete` never raises for what it could not fetch."""
+
+    def __init__(self, *, http: HttpClient, revocation: RevocationSource) -> None:
+        self._http = http
+        self._revocation = revocation
+        self._kept: Memory[_Gathered] = Memory(CHAINS_KEPT)
+
+    async def complete(
+        self,
+        evidence: Evidence,
+        anchors: Sequence[x509.Certificate] | IssuerIndex,
+        *,
+        now: datetime,
+        policy: CertificatePolicy,
+    ) -> Evidence:
+        """Return `evidence` with the intermediates and revocation answers that were to be had."""
+        if not evidence.found:
+            return evidence
+        trusted = anchors if isinstance(anchors, IssuerIndex) else IssuerIndex(anchors)
+        key = _key(evidence, trusted, policy)
+        work = _Work(evidence, trusted, now, policy)
+        kept = await self._kept.get(key, now, partial(self._gather, work))
+        if kept.answer is None:
+            return evidence
+        return replace(
+            evidence, intermediates=kept.answer.intermediates, revocation=kept.answer.revocation
+        )
+
+    async def _gather(self, work: _Work) -> tuple[_Gathered, datetime]:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await asyncio.gather(*(self._one(work, leaf) for leaf in work.leaves))
+        except TimeoutError:
+            work.unreachable.append("deadline")
+        return work.gathered(), work.now + KEPT
+
+    async def _one(self, work: _Work, leaf: x509.Certificate) -> None:
+        path = await work.path(leaf)
+        if path is None and await self._climb(work, leaf):
+            path = await work.path(leaf)
+        if path is not None and path.certificates[0] != path.anchor:
+            work.answers.append(await self._revocation.answers_for(path, now=work.now))
+
+    async def _climb(self, work: _Work, leaf: x509.Certificate) -> bool:
+        """Fetch what is missing between `leaf` and an anchor; say whether anything was."""
+        below, fetched = leaf, False
+        for _ in range(LEVELS):
+            # AS-083: no look-up where the issuer is an anchor, or at hand.
+            if work.anchors.issuers_of(below):
+                return fetched
+            issuer = _issuer_among(work.intermediates, below)
+            if issuer is None:
+                issuer = _issuer_among(await self._fetch(below), below)
+                fetched = True
+            if issuer is None:
+                return False
+            work.add(issuer)
+            below = issuer
+        return fetched
+
+    async def _fetch(self, below: x509.Certificate) -> list[x509.Certificate]:
+        for url in issuer_urls(below):
+            try:
+                return list(certificates_in(await self._http.get(url, limit_octets=FILE_OCTETS)))
+            except DirectError:
+                continue
+        return []
+
+
+class _Work:
+    """What is gathered while one address's evidence is completed."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        anchors: IssuerIndex,
+        now: datetime,
+        policy: CertificatePolicy,
+    ) -> None:
+        self.leaves = [found.certificate for found in evidence.found[:LEAVES]]
+        self.anchors = anchors
+        self.now = now
+        self._policy = policy
+        self.intermediates = list(evidence.intermediates[:CANDIDATES])
+        self.answers = [evidence.revocation]
+        self.unreachable: list[str] = []
+
+    async def path(self, leaf: x509.Certificate) -> Path | None:
+        try:
+            return await asyncio.to_thread(
+                find_path,
+                leaf,
+                tuple(self.intermediates),
+                self.anchors,
+                now=self.now,
+                policy=self._policy,
+            )
+        except DirectError:
+            return None
+
+    def add(self, issuer: x509.Certificate) -> None:
+        if issuer not in self.intermediates:
+            # What was fetched leads somewhere; the twenty that a message carried may not.
+            self.intermediates.insert(0, issuer)
+
+    def gathered(self) -> _Gathered:
+        crls = {crl.digest: crl for answer in self.answers for crl in answer.crls}
+        revocation = Revocation(
+            crls=tuple(crls.values()),
+            ocsp_responses=tuple(o for answer in self.answers for o in answer.ocsp_responses),
+            unreachable=(
+                *(url for answer in self.answers for url in answer.unreachable),
+                *self.unreachable,
+            ),
+            fetched_at=self.now,
+        )
+        return _Gathered(tuple(self.intermediates), revocation)
+
+
+def _key(
+    evidence: Evidence, anchors: IssuerIndex, policy: CertificatePolicy
+) -> tuple[Hashable, ...]:
+    revocation = evidence.revocation
+    return (
+        *(sha256_of(found.certificate) for found in evidence.found),
+        *(sha256_of(cert) for cert in evidence.intermediates),
+        *(crl.digest for crl in revocation.crls),
+        *(answer.public_bytes(Encoding.DER) for answer in revocation.ocsp_responses),
+        anchors.digest,
+        policy,
+    )
+
+
+def _issuer_among(
+    candidates: Sequence[x509.Certificate], below: x509.Certificate
+) -> x509.Certificate | None:
+    likely = IssuerIndex(candidates).issuers_of(below)
+    # RFC5280 4.2.2.1: a self-issued certificate is no step upwards.
+    return next(
+        (c for c in likely if sha256_of(c) != sha256_of(below) and signed_by(below, c)), None
+    )

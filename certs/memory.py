@@ -1,0 +1,91 @@
+"""Answers kept in memory by key, with one fetch at a time for each key.
+
+Pure but for the waiting: the clock is the caller's, and so is the fetching.
+
+Standards:
+    CD  Certificate Discovery for Direct v4.1 (caching, as K-06 and CD-007 decide)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Generic, TypeVar
+
+from certs.errors import DirectError
+
+__all__ = ["Kept", "Memory"]
+
+T = TypeVar("T")
+
+RETRY: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """The last good answer, if there ever was one, and until when nobody need ask again.
+
+    `failure` says what went wrong the last time, while the answer is an older one or none.
+    """
+
+    answer: T | None
+    until: datetime
+    failure: str | None = None
+
+
+class Memory(Generic[T]):
+    """At most `size` answers, the least recently used going first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[Hashable, Kept[T]] = OrderedDict()
+        self._running: dict[Hashable, asyncio.Task[Kept[T]]] = {}
+
+    async def get(
+        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
+    ) -> Kept[T]:
+        """Return what is kept under `key`, or else what `fetch` returns with its end.
+
+        Where `fetch` raises a `DirectError`, the last good answer is returned beside the failure,
+        and nobody asks again for a minute. A caller that is cancelled does not cancel the fetch
+        that others wait for.
+        """
+        kept = self._kept.get(key)
+        if kept is not None and now < kept.until:
+            self._kept.move_to_end(key)
+            return kept
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._refresh(key, now, fetch))
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        return await asyncio.shield(task)
+
+    def put(self, key: Hashable, answer: T, until: datetime) -> None:
+        """Keep an answer that came from elsewhere."""
+        self._keep(key, Kept(answer, until))
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._kept.clear()
+
+    async def _refresh(
+        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
+    ) -> Kept[T]:
+        old = self._kept.get(key)
+        try:
+            answer, until = await fetch()
+            kept = Kept(answer, until)
+        except DirectError as error:
+            kept = Kept(old.answer if old else None, now + RETRY, error.detail)
+        self._keep(key, kept)
+        return kept
+
+    def _keep(self, key: Hashable, kept: Kept[T]) -> None:
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._size:
+            self._kept.popitem(last=False)

@@ -1,0 +1,129 @@
+"""CRLs and OCSP answers for the certificates of a path, fetched once and kept while they are good.
+
+Talks to the HTTP servers that the certificates name. Only for paths that end in an anchor.
+
+Standards:
+    AS      Applicability Statement for Secure Health Transport v1.3, section 4.2
+    RFC5280 section 5 (CRLs)
+    RFC6960 appendix A (OCSP over HTTP)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509 import ocsp
+
+from certs.crl import CRL_OCTETS, Crl, read_crl
+from certs.errors import DirectError, Reason
+from certs.evidence import Revocation
+from certs.http_client import HttpClient
+from certs.issuers import sha256_of
+from certs.locations import crl_urls, ocsp_urls
+from certs.memory import RETRY, Memory
+from certs.ocsp import Status, request_for, status_in
+from certs.path import Path
+from certs.revocation import status_of
+
+__all__ = ["RevocationSource"]
+
+CRLS: Final = 512  # kept
+OCSP_ANSWERS: Final = 10_000  # kept
+OCSP_OCTETS: Final = 64 * 1024
+LONGEST: Final = timedelta(hours=1)  # kept without asking again, whatever nextUpdate says
+FETCH_S: Final = 10.0
+
+_MEDIA_TYPE: Final = "application/ocsp-request"
+
+
+class RevocationSource:
+    """Fetches and keeps revocation answers."""
+
+    def __init__(self, *, http: HttpClient) -> None:
+        self._http = http
+        self._crls: Memory[Crl] = Memory(CRLS)
+        self._ocsp: Memory[ocsp.OCSPResponse] = Memory(OCSP_ANSWERS)
+
+    async def answers_for(self, path: Path, *, now: datetime) -> Revocation:
+        """Return what could be learnt about every certificate of `path`, unjudged."""
+        issuers = (*path.certificates[1:], path.anchor)
+        pairs = zip(path.certificates, issuers, strict=True)
+        answers = await asyncio.gather(*(self._one(*pair, now) for pair in pairs))
+        return Revocation(
+            crls=tuple(crl for answer in answers for crl in answer.crls),
+            ocsp_responses=tuple(o for answer in answers for o in answer.ocsp_responses),
+            unreachable=tuple(url for answer in answers for url in answer.unreachable),
+            fetched_at=now,
+        )
+
+    async def _one(
+        self, cert: x509.Certificate, issuer: x509.Certificate, now: datetime
+    ) -> Revocation:
+        # The list first: it serves all certificates of the CA, and tells nobody whom we write to.
+        # A responder is asked only about what no list answers.
+        answer = await self._from_lists(cert, now)
+        if not ocsp_urls(cert):
+            return answer
+        if await asyncio.to_thread(status_of, cert, issuer, answer, now) is not Status.UNKNOWN:
+            return answer
+        asked = await self._from_responders(cert, issuer, now)
+        return Revocation(
+            answer.crls, asked.ocsp_responses, answer.unreachable + asked.unreachable, now
+        )
+
+    async def _from_lists(self, cert: x509.Certificate, now: datetime) -> Revocation:
+        crls: list[Crl] = []
+        unreachable: list[str] = []
+        for url in crl_urls(cert):
+            kept = await self._crls.get(url, now, partial(self._fetch_crl, url, now))
+            crls += [kept.answer] if kept.answer else []
+            unreachable += [url] if kept.failure else []
+        return Revocation(tuple(crls), (), tuple(unreachable), now)
+
+    async def _from_responders(
+        self, cert: x509.Certificate, issuer: x509.Certificate, now: datetime
+    ) -> Revocation:
+        unreachable: list[str] = []
+        for url in ocsp_urls(cert):
+            key = f"{sha256_of(cert).hex()} {url}"
+            kept = await self._ocsp.get(key, now, partial(self._ask, url, cert, issuer, now))
+            if kept.answer is not None:
+                return Revocation((), (kept.answer,), tuple(unreachable), now)
+            unreachable.append(url)
+        return Revocation((), (), tuple(unreachable), now)
+
+    async def _fetch_crl(self, url: str, now: datetime) -> tuple[Crl, datetime]:
+        data = await self._http.get(
+            url,
+            limit_octets=CRL_OCTETS,
+            deadline_s=FETCH_S,
+            failure=Reason.REVOCATION_UNKNOWN,
+        )
+        crl = await asyncio.to_thread(read_crl, data)
+        # AS-088: some lists live for a second. Asking again every minute is often enough.
+        ends = max(crl.next_update or now + LONGEST, now + RETRY)
+        return crl, min(ends, now + LONGEST)
+
+    async def _ask(
+        self, url: str, cert: x509.Certificate, issuer: x509.Certificate, now: datetime
+    ) -> tuple[ocsp.OCSPResponse, datetime]:
+        data = await self._http.post(
+            url,
+            request_for(cert, issuer),
+            media_type=_MEDIA_TYPE,
+            limit_octets=OCSP_OCTETS,
+            deadline_s=FETCH_S,
+            failure=Reason.REVOCATION_UNKNOWN,
+        )
+        try:
+            answer = ocsp.load_der_ocsp_response(data)
+        except ValueError:
+            raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP answer does not parse") from None
+        if status_in(answer, cert, issuer, now) is Status.UNKNOWN:
+            raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP responder knows no answer")
+        ends = [single.next_update_utc for single in answer.responses]
+        return answer, min([end for end in ends if end and end > now] + [now + LONGEST])

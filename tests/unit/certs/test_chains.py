@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
+from cryptography.x509 import ocsp
+
+from certs.address import parse_address
+from certs.directory import LiveDirectory, open_directory
+from certs.errors import Reason
+from certs.evidence import Evidence, Found, Level
+from certs.issue import Locations
+from certs.policy import CertificatePolicy
+from tests.helpers.pki import NOW, Ca, der, pem
+from tests.helpers.web import Exchange, Web, web
+from trust_bundles.decision import Decision, decide
+from trust_bundles.policy import Purpose
+
+ADDRESS = parse_address("drjones@direct.example.org")
+POLICY = CertificatePolicy()
+ROOT = Ca.create("Root")
+
+
+@pytest_asyncio.fixture
+async def site() -> AsyncIterator[Web]:
+    async with web() as served:
+        yield served
+
+
+@pytest_asyncio.fixture
+async def directory() -> AsyncIterator[LiveDirectory]:
+    async with open_directory(resolver=("127.0.0.1", 1), allow_private=True) as opened:
+        yield opened
+
+
+async def decided(
+    directory: LiveDirectory, *certificates: x509.Certificate, anchors: tuple[Ca, ...] = (ROOT,)
+) -> Decision:
+    found = tuple(Found(certificate, Level.DNS_ADDRESS) for certificate in certificates)
+    trusted = [ca.certificate for ca in anchors]
+    evidence = await directory.complete(Evidence(ADDRESS, found), trusted, now=NOW, policy=POLICY)
+    return decide(ADDRESS, evidence, trusted, purpose=Purpose.ENCRYPT, now=NOW)
+
+
+@pytest.mark.parametrize("form", ["der", "pem", "p7c"])
+async def test_missing_intermediate_is_fetched(
+    form: str, site: Web, directory: LiveDirectory
+) -> None:
+    """AS-082, D18 and d17."""
+    middle = Ca.create("Middle", parent=ROOT)
+    site.files["/middle"] = {
+        "der": der(middle.certificate),
+        "pem": pem(middle.certificate),
+        "p7c": pkcs7.serialize_certificates([ROOT.certificate, middle.certificate], Encoding.DER),
+    }[form]
+    where = Locations(issuers=(site.url("/gone"), site.url("/middle")))
+    leaf = middle.issue(address=str(ADDRESS), locations=where).certificate
+    decision = await decided(directory, leaf)
+    assert decision.reason is None
+    assert decision.verdicts[0].path == (leaf, middle.certificate)
+
+
+async def test_two_levels_are_climbed(site: Web, directory: LiveDirectory) -> None:
+    upper = Ca.create("Upper", parent=ROOT)
+    lower = Ca.create("Lower", parent=upper, locations=Locations(issuers=(site.url("/upper"),)))
+    site.files |= {"/upper": der(upper.certificate), "/lower": der(lower.certificate)}
+    where = Locations(issuers=(site.url("/lower"),))
+    leaf = lower.issue(address=str(ADDRESS), locations=where).certificate
+    assert (await decided(directory, leaf)).reason is None
+
+
+async def test_nothing_is_fetched_where_the_issuer_is_an_anchor(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """AS-083 and T-26."""
+    where = Locations(issuers=(site.url("/root"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    assert (await decided(directory, leaf)).reason is None
+    assert site.asked == []
+
+
+async def test_revocation_is_not_fetched_without_a_path(
+    site: Web, directory: LiveDirectory
+) -> None:
+    where = Locations(crls=(site.url("/crl"),), ocsp=(site.url("/ocsp"),))
+    leaf = Ca.create("Other").issue(address=str(ADDRESS), locations=where).certificate
+    assert (await decided(directory, leaf)).reason is Reason.NOT_TRUSTED
+    assert site.asked == []
+
+
+async def test_revoked_in_the_list_is_refused_and_the_others_stay(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """D17."""
+    where = Locations(crls=(site.url("/crl"),))
+    good, bad = (
+        ROOT.issue(address=str(ADDRESS), locations=where, label=label).certificate
+        for label in ("good", "bad")
+    )
+    site.files["/crl"] = ROOT.crl([bad]).public_bytes(Encoding.DER)
+    decision = await decided(directory, bad, good)
+    assert decision.certificates == (good,)
+    assert decision.verdicts[0].reason is Reason.CERTIFICATE_REVOKED
+    assert site.asked == ["/crl"]
+
+
+async def test_responder_is_asked_where_there_is_no_list(
+    site: Web, directory: LiveDirectory
+) -> None:
+    where = Locations(ocsp=(site.url("/ocsp"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+
+    async def revoked(exchange: Exchange) -> None:
+        assert ocsp.load_der_ocsp_request(exchange.body).serial_number == leaf.serial_number
+        answer = ROOT.ocsp(leaf, ocsp.OCSPCertStatus.REVOKED)
+        await exchange.answer(answer.public_bytes(Encoding.DER))
+
+    site.handlers["/ocsp"] = revoked
+    assert (await decided(directory, leaf)).reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_last_good_list_serves_while_the_server_is_away(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """K-06."""
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/crl"] = ROOT.crl([leaf]).public_bytes(Encoding.DER)
+    found = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),))
+    anchors = [ROOT.certificate]
+    await directory.complete(found, anchors, now=NOW, policy=POLICY)
+    del site.files["/crl"]
+    later = NOW + timedelta(days=7)
+    evidence = await directory.complete(found, anchors, now=later, policy=POLICY)
+    assert evidence.revocation.unreachable == (site.url("/crl"),)
+    decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=later)
+    assert decision.reason is Reason.CERTIFICATE_REVOKED
