@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import quote
 
 import pybase64
 
 from certs.errors import DirectError, Reason
+from certs.ports import Writable
 from fhir_bridge.headers import Mailbox
 
-__all__ = ["Attachment", "Letter", "compose"]
+__all__ = ["Ancestry", "Attachment", "Letter", "compose"]
 
 LINE_CHARACTERS: Final = 78  # RFC5322 2.1.1, SHOULD
 LINE_OCTETS_MAX: Final = 998  # RFC5322 2.1.1, MUST
@@ -35,6 +36,14 @@ _WORD_OCTETS: Final = 42  # of UTF-8, so that a word with its frame is within 75
 _BREAKING: Final = re.compile(r"[\x00-\x1f\x7f]")
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~ ]+")
 _QP_PLAIN: Final = frozenset(range(0x21, 0x7F)) - {0x3D}
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """Where a new message stands in its thread. Message-IDs are with angle brackets."""
+
+    in_reply_to: str | None = None
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Letter:
     attachments: tuple[Attachment, ...]
 
 
-def compose(letter: Letter, out: BinaryIO, *, boundary: str) -> None:
+def compose(letter: Letter, out: Writable, *, boundary: str) -> None:
     """Write `letter` to `out` with CRLF line ends, in 7-bit.
 
     `boundary` must not occur in the content; a nested multipart adds a letter to it.
@@ -84,10 +93,10 @@ def compose(letter: Letter, out: BinaryIO, *, boundary: str) -> None:
 
 
 # An entity: its MIME header lines, and what writes its body.
-_Entity = tuple[list[bytes], Callable[[BinaryIO], None]]
+_Entity = tuple[list[bytes], Callable[[Writable], None]]
 
 
-def _entity(entity: _Entity, out: BinaryIO) -> None:
+def _entity(entity: _Entity, out: Writable) -> None:
     header, write = entity
     for line in header:
         out.write(line)
@@ -122,7 +131,7 @@ class _Tree:
     def multipart(self, kind: str, suffix: str, parts: list[_Entity]) -> _Entity:
         boundary = f"{self.boundary}{suffix}"
 
-        def write(out: BinaryIO) -> None:
+        def write(out: Writable) -> None:
             for part in parts:
                 out.write(f"--{boundary}\r\n".encode())
                 _entity(part, out)
@@ -279,7 +288,7 @@ def _attached(attachment: Attachment) -> _Entity:
     if attachment.content_id:
         header.append(_field("Content-ID", [f"<{attachment.content_id}>"]))
 
-    def write(out: BinaryIO) -> None:
+    def write(out: Writable) -> None:
         for block in attachment.blocks() if bare else _base64(attachment.blocks()):
             out.write(block)
 

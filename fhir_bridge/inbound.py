@@ -95,7 +95,7 @@ def view(
     message_id, generated = _message_id(message, root, mailbox)
     references = message_ids(root.header("references") or "")
     answered = message_ids(root.header("in-reply-to") or "")
-    thread_id = (*references, *answered, message_id)[0]
+    thread_id = clean((*references, *answered, message_id)[0])
     payloads = payloads_of(
         message,
         found,
@@ -244,7 +244,7 @@ def _extensions(
 ) -> list[JSON]:
     root = found.root
     extensions: list[JSON] = [
-        {"url": terms.extension("thread-id"), "valueString": clean(thread_id)},
+        {"url": terms.extension("thread-id"), "valueString": thread_id},
         {"url": terms.extension("direction"), "valueCode": "inbound"},
         {
             "url": terms.extension("raw-message"),

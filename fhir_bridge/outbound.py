@@ -56,9 +56,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A message as the client means it. `stays` names elements that will not travel."""
+    """A message as the client means it.
+
+    `addresses` has the address of each `recipient` element in order, `stays` the names of the
+    elements that will not travel.
+    """
 
     sender: Mailbox
+    addresses: tuple[DirectAddress, ...]
     to: tuple[Mailbox, ...]
     cc: tuple[Mailbox, ...]
     subject: str
@@ -130,6 +135,7 @@ class _Reader:
         self.directory = directory
         self.terms = terms
         self.issues: list[Issue] = []
+        self.resolved: list[DirectAddress] = []
         self.contained = {f"#{item.get('id')}": item for item in resource.get("contained", ())}
 
     def draft(self) -> Draft | None:
@@ -147,6 +153,7 @@ class _Reader:
             return None
         return Draft(
             sender=sender,
+            addresses=tuple(self.resolved),
             to=tuple(mailbox for role, mailbox in recipients if role == "to"),
             cc=tuple(mailbox for role, mailbox in recipients if role == "cc"),
             subject=subject,
@@ -173,7 +180,10 @@ class _Reader:
                 self.issues.append(Issue("not-supported", text, at))
                 continue
             mailbox = self.mailbox(reference, at)
-            if mailbox is not None and mailbox.address not in seen:
+            if mailbox is None:
+                continue
+            self.resolved.append(mailbox.address)
+            if mailbox.address not in seen:
                 seen.add(mailbox.address)
                 yield role, mailbox
 
@@ -216,14 +226,15 @@ class _Reader:
             at = f"Communication.payload[{position}]"
             part = self.mime_part(payload)
             if "contentAttachment" in payload:
-                content = self.attachment(payload["contentAttachment"], part, at)
+                content = self.attachment(
+                    payload["contentAttachment"], part, f"{at}.contentAttachment"
+                )
                 if content is not None:
                     yield content
             elif "contentReference" in payload:
                 yield from self.referred(payload["contentReference"], part, at)
 
     def attachment(self, attachment: JSON, part: Mapping[str, Any], at: str) -> Content | None:
-        at = f"{at}.contentAttachment"
         url = attachment.get("url")
         if url is None:
             self.issues.append(Issue("required", "An attachment needs data or a url.", at))
@@ -253,8 +264,8 @@ class _Reader:
         if target is None:
             self.issues.append(Issue("not-found", "This refers to nothing stored here.", at))
         elif target.get("resourceType") == "DocumentReference":
-            for item in target.get("content", ()):
-                content = self.attachment(item["attachment"], part, at)
+            for number, item in enumerate(target.get("content", ())):
+                content = self.attachment(item["attachment"], part, f"{at}.content[{number}]")
                 if content is not None:
                     yield content
         else:

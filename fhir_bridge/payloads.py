@@ -25,7 +25,7 @@ from fhir_bridge.html_text import text_of_html
 from fhir_bridge.mime import Index, Part, decoded
 from fhir_bridge.terms import JSON, Terms, extension
 
-__all__ = ["BinaryRow", "Measured", "Payloads", "clean", "measure", "payloads_of"]
+__all__ = ["BinaryRow", "Measure", "Measured", "Payloads", "clean", "measure", "payloads_of"]
 
 # FHIR: "strings SHALL NOT exceed 1,048,576 (1024*1024) characters in size".
 STRING_CHARACTERS_MAX: Final = 1024 * 1024
@@ -76,15 +76,32 @@ class Measured:
     sha256: str
 
 
+class Measure:
+    """Learns size and hashes of octets as they pass."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._sha1 = hashlib.sha1(usedforsecurity=False)  # FHIR: Attachment.hash is SHA-1
+        self._sha256 = hashlib.sha256()
+
+    def add(self, block: bytes) -> None:
+        """Take the next octets."""
+        self._size += len(block)
+        self._sha1.update(block)
+        self._sha256.update(block)
+
+    def result(self) -> Measured:
+        """Return what was learnt."""
+        sha1 = pybase64.b64encode(self._sha1.digest()).decode()
+        return Measured(self._size, sha1, self._sha256.hexdigest())
+
+
 def measure(blocks: Iterable[bytes]) -> Measured:
     """Return size and hashes of `blocks`."""
-    size = 0
-    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    measuring = Measure()
     for block in blocks:
-        size += len(block)
-        sha1.update(block)
-        sha256.update(block)
-    return Measured(size, pybase64.b64encode(sha1.digest()).decode(), sha256.hexdigest())
+        measuring.add(block)
+    return measuring.result()
 
 
 def clean(text: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
@@ -47,7 +46,7 @@ class Sink(Protocol):
         """Octets written so far."""
         ...
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         """Take the next octets; may be called from a worker thread."""
         ...
 
@@ -71,7 +70,7 @@ class Bodies(Protocol):
         """Open a recorded body for reading; seekable."""
         ...
 
-    def record(self, connection: Connection, body: Body, now: datetime) -> None:
+    def record(self, connection: Connection, body: Body) -> None:
         """Record `body` in this transaction; without it a sweep removes the body later."""
         ...
 

@@ -11,15 +11,57 @@ Standards:
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 import sqlalchemy as sa
 
+from certs.errors import Reason
 from certs.ids import new_id
+from fhir_bridge.compose import Ancestry
 from fhir_bridge.delivery import address_of
-from fhir_bridge.store import Stored, insert, lookup, replace
-from fhir_bridge.terms import DIRECT_MEDIUM, JSON, URI_SYSTEM, Terms, mid_identifier
+from fhir_bridge.headers import message_ids
+from fhir_bridge.outcome import FhirError, Issue
+from fhir_bridge.store import Stored, insert, lookup, read, replace
+from fhir_bridge.terms import (
+    DIRECT_MEDIUM,
+    JSON,
+    URI_SYSTEM,
+    Terms,
+    extension_value,
+    message_id_of,
+    mid_identifier,
+)
 
-__all__ = ["find_message", "in_thread"]
+__all__ = ["ancestry_of", "find_message", "in_thread"]
+
+
+def ancestry_of(connection: sa.Connection, resource: JSON, *, owner: str, terms: Terms) -> Ancestry:
+    """Return what a message of mailbox `owner` answers: by inResponseTo, else by its thread.
+
+    Raises:
+        FhirError: RESOURCE_UNSUPPORTED; inResponseTo refers to a message that is not here.
+    """
+    for reference in resource.get("inResponseTo", ()):
+        known = message_id_of([reference.get("identifier", {})])
+        found = _literal(connection, reference, owner)
+        if found is None and known is not None:
+            found = find_message(connection, owner, known)
+        if found is not None:
+            parent = found.resource()
+            parent_id = message_id_of(parent.get("identifier", ()))
+            if parent_id is not None:
+                # RFC5322 3.6.4: the parent's References, then the parent's Message-ID.
+                return Ancestry(parent_id, (*_references(parent, terms), parent_id))
+        if known is not None:
+            return Ancestry(known, (known,))
+        issue = Issue("not-found", "There is no such message.", "Communication.inResponseTo")
+        raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue])
+    for reference in resource.get("partOf", ()):
+        header = _literal(connection, reference, owner)
+        root = header and extension_value(header.resource(), terms.extension("thread-id"))
+        if root:
+            return Ancestry(None, (str(root),))
+    return Ancestry()
 
 
 def find_message(connection: sa.Connection, owner: str, message_id: str) -> Stored | None:
@@ -39,15 +81,21 @@ def in_thread(
     now: datetime,
     terms: Terms,
 ) -> JSON:
-    """Return `communication` as part of the thread's header, which is made where there is none.
+    """Return `communication` as part of its thread's header, which is made where there is none.
 
-    A new participant is added to the header's recipients, so that `recipient=` finds the thread.
+    The header that the client named in partOf becomes the thread's, if it has no thread yet. A
+    new participant is added to the header's recipients, so that `recipient=` finds the thread.
     """
     system = terms.namespace("thread")
     header = lookup(
         connection, "Communication", "identifier", thread_id[:512], system=system, owners=[owner]
     )
     participants = _participants(communication)
+    if "partOf" in communication:
+        named = _literal(connection, communication["partOf"][0], owner)
+        if named is not None:
+            _join(connection, named, participants, now, terms, thread_id if not header else None)
+        return communication
     if header is None:
         header = insert(
             connection,
@@ -95,12 +143,47 @@ def _participants(communication: JSON) -> list[JSON]:
 
 
 def _join(
-    connection: sa.Connection, header: Stored, participants: list[JSON], now: datetime, terms: Terms
+    connection: sa.Connection,
+    header: Stored,
+    participants: list[JSON],
+    now: datetime,
+    terms: Terms,
+    thread_id: str | None = None,
 ) -> None:
+    """Add participants to a header, and make it the header of `thread_id` if it has no thread."""
     resource = header.resource()
     listed = resource.get("recipient", [])
     known = {address_of(r) or r.get("reference") for r in listed}
     new = [p for p in participants if (address_of(p) or p.get("reference")) not in known]
-    if new:
-        joined = {**resource, "recipient": [*listed, *new]}
+    joined = {**resource, "recipient": [*listed, *new]}
+    url = terms.extension("thread-id")
+    if thread_id is not None and extension_value(resource, url) is None:
+        mark = {"url": url, "valueString": thread_id}
+        identifier = {"system": terms.namespace("thread"), "value": thread_id}
+        joined["extension"] = [*resource.get("extension", ()), mark]
+        joined["identifier"] = [*resource.get("identifier", ()), identifier]
+    if joined != resource:
         replace(connection, header, joined, now=now, terms=terms)
+
+
+def _literal(connection: sa.Connection, reference: JSON, owner: str) -> Stored | None:
+    """Return the Communication of mailbox `owner` that a literal reference names."""
+    kind, _, identity = reference.get("reference", "").partition("/")
+    try:
+        found = read(connection, "Communication", UUID(identity), [owner])
+    except ValueError:
+        return None
+    return found if found is not None and kind == "Communication" else None
+
+
+def _references(parent: JSON, terms: Terms) -> tuple[str, ...]:
+    """Return the References of a stored message; `inbound` keeps them raw if they say more."""
+    for item in parent.get("extension", ()):
+        if item.get("url") == terms.extension("mime-header"):
+            parts = {part["url"]: part.get("valueString") for part in item["extension"]}
+            if parts.get("name") == "references":
+                return message_ids(parts.get("value") or "")
+    own = message_id_of(parent.get("identifier", ()))
+    before = [message_id_of([r.get("identifier", {})]) for r in parent.get("inResponseTo", ())]
+    chain = [extension_value(parent, terms.extension("thread-id")), *before]
+    return tuple(dict.fromkeys(str(i) for i in chain if i is not None and i != own))

@@ -1,0 +1,74 @@
+"""The CapabilityStatement: what this API does, from the tables that make it do so.
+
+Pure.
+
+Standards:
+    FHIR    R4 capabilitystatement.html
+    SMART   App Launch 2.2.0, conformance
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from fhir_bridge.inbound import instant
+from fhir_bridge.registry import COMMON, TYPES, ResourceType, SearchParameter
+from fhir_bridge.terms import JSON, Terms
+
+__all__ = ["capability_statement"]
+
+FHIR_VERSION: Final = "4.0.1"
+_HL7: Final = "http://hl7.org/fhir/SearchParameter"
+
+
+def capability_statement(*, base_url: str, software: str, now: datetime, terms: Terms) -> JSON:
+    """Return the statement for the API at `base_url`; `software` is our version."""
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": instant(now),
+        "kind": "instance",
+        "software": {"name": "direct-gateway", "version": software},
+        "implementation": {"description": "Direct secure messaging over FHIR", "url": base_url},
+        "fhirVersion": FHIR_VERSION,
+        "format": ["application/fhir+json"],
+        "rest": [
+            {
+                "mode": "server",
+                "security": {
+                    "description": "A bearer token (RFC 6750) that the administrator issued.",
+                },
+                "resource": [_resource(kind, terms) for kind in TYPES.values()],
+            }
+        ],
+    }
+
+
+def _resource(kind: ResourceType, terms: Terms) -> JSON:
+    described: JSON = {
+        "type": kind.name,
+        "interaction": [{"code": code} for code in kind.interactions],
+        "versioning": "versioned" if "vread" in kind.interactions else "no-version",
+        "readHistory": "vread" in kind.interactions,
+        "updateCreate": False,
+    }
+    if "search-type" in kind.interactions:
+        described["searchParam"] = [
+            _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *COMMON)
+        ]
+    return described
+
+
+def _parameter(kind: ResourceType, parameter: SearchParameter, terms: Terms) -> JSON:
+    if parameter.ours:
+        definition = f"{terms.canonical}/SearchParameter/{kind.name}-{parameter.name}"
+    elif parameter in COMMON:
+        definition = f"{_HL7}/Resource-{parameter.name.removeprefix('_')}"
+    else:
+        definition = f"{_HL7}/{kind.name}-{parameter.name}"
+    return {
+        "name": parameter.name,
+        "definition": definition,
+        "type": parameter.kind.value,
+    }

@@ -1,0 +1,86 @@
+"""Searches over HTTP: a page of results as a Bundle.
+
+Talks to the database. A page is put together from the stored JSON, without reading it.
+
+Standards:
+    FHIR    R4 search.html 3.1.1.2, bundle.html (searchset), http.html paging
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote, urlencode
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from certs.ports import Clock, Database
+from fhir_bridge.clients import Client
+from fhir_bridge.exchange import form_of, prefers, resource_response
+from fhir_bridge.finding import Page, find
+from fhir_bridge.registry import ResourceType
+from fhir_bridge.search import Query, parse_query
+from fhir_bridge.store import Stored
+from fhir_bridge.terms import JSON
+
+__all__ = ["SearchApi"]
+
+
+class SearchApi:
+    """Answers searches of one resource type."""
+
+    def __init__(self, *, database: Database, clock: Clock, base_url: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._base_url = base_url
+
+    async def search(self, request: Request, kind: ResourceType, client: Client) -> Response:
+        """Return the page that the URL, or the posted form, asks for."""
+        posted = request.method == "POST"
+        pairs = await form_of(request) if posted else request.query_params.multi_items()
+        strict = prefers(request, "handling") == "strict"
+        query = parse_query(kind, pairs, strict=strict)
+        now = self._clock()
+        page = await self._database.read(lambda c: find(c, query, client.owners, now))
+        return resource_response(self._bundle(query, page))
+
+    def _bundle(self, query: Query, page: Page) -> JSON:
+        url = f"{self._base_url}/{query.kind.name}"
+        links = [{"relation": "self", "url": _link(url, query.used)}]
+        if page.following is not None:
+            following = [*query.used, ("_cursor", page.following)]
+            links.append({"relation": "next", "url": _link(url, following)})
+        bundle: JSON = {"resourceType": "Bundle", "type": "searchset", "link": links}
+        if page.total is not None:
+            bundle["total"] = page.total
+        elif page.following is None and query.cursor is None:
+            bundle["total"] = len(page.rows)
+        if page.rows:
+            bundle["entry"] = [self._entry(stored, query) for stored in page.rows]
+        return bundle
+
+    def _entry(self, stored: Stored, query: Query) -> JSON:
+        return {
+            "fullUrl": f"{self._base_url}/{stored.type}/{stored.id}",
+            "resource": _shown(stored, query.elements),
+            "search": {"mode": "match"},
+        }
+
+
+def _shown(stored: Stored, elements: Sequence[str]) -> object:
+    if not elements:
+        return orjson.Fragment(stored.body)
+    # FHIR: _elements keeps what it names and what is required; the result is marked as a part.
+    kept = {"resourceType", "id", "meta", "status", *elements}
+    shown = {k: v for k, v in stored.resource().items() if k in kept}
+    tag = {
+        "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
+        "code": "SUBSETTED",
+    }
+    meta = shown["meta"]
+    return {**shown, "meta": {**meta, "tag": [*meta.get("tag", ()), tag]}}
+
+
+def _link(url: str, pairs: Sequence[tuple[str, str]]) -> str:
+    return f"{url}?{urlencode(pairs, quote_via=quote, safe=':/,|')}" if pairs else url

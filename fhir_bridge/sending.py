@@ -1,0 +1,265 @@
+"""Send a `Communication`: from the checked resource to the gateway's outbox.
+
+Talks to the database, the body store and the outbox. The message is written once, streaming, in a
+thread; the resource, its Binaries and the gateway's message are committed together.
+
+Standards:
+    FHIR    R4 Communication
+    fhir.md section 3.4, decision D10
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from certs.errors import Reason
+from certs.ids import new_id
+from certs.ports import Clock, Database
+from fhir_bridge.binaries import add_binaries, attach, find_binary
+from fhir_bridge.clients import Client
+from fhir_bridge.compose import Ancestry, compose
+from fhir_bridge.handover import letter_of, stored_form, with_urls
+from fhir_bridge.lifting import Lifted, binary_id
+from fhir_bridge.outbound import Content, Draft, draft_of
+from fhir_bridge.outcome import FhirError, Issue
+from fhir_bridge.payloads import BinaryRow
+from fhir_bridge.ports import Bodies, Body, Outbox, Submission
+from fhir_bridge.store import insert, read
+from fhir_bridge.terms import JSON, Terms
+from fhir_bridge.threads import ancestry_of, find_message, in_thread
+
+__all__ = ["Dispatcher", "Sent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The stored Communication, the gateway's message, and the elements that do not travel."""
+
+    id: UUID
+    message: UUID
+    stays: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Everything that is known before the message is written. `id` is the Communication's."""
+
+    id: UUID
+    now: datetime
+    draft: Draft
+    ancestry: Ancestry
+    binaries: Mapping[str, BinaryRow]
+    octets: Mapping[str, bytes]  # of bodies that are not recorded yet, by key
+
+    @property
+    def owner(self) -> str:
+        return self.draft.sender.address.key
+
+    @property
+    def message_id(self) -> str:
+        return self.draft.message_id or f"<{self.id}@{self.draft.sender.address.domain}>"
+
+    @property
+    def thread_id(self) -> str:
+        return (*self.ancestry.references, self.message_id)[0]
+
+
+class Dispatcher:
+    """Turns resources into messages for one gateway."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bodies: Bodies,
+        outbox: Outbox,
+        clock: Clock,
+        base_url: str,
+        terms: Terms,
+    ) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._outbox = outbox
+        self._clock = clock
+        self._base_url = base_url
+        self._terms = terms
+
+    async def send(self, resource: JSON, lifted: Lifted, client: Client) -> Sent:
+        """Hand the message that `resource` describes to the outbox, and store `resource`.
+
+        Raises:
+            FhirError: RESOURCE_UNSUPPORTED (422), SENDER_NOT_ALLOWED (403), RESOURCE_CONFLICT
+                (409, the Message-ID is used already).
+            DirectError: what the outbox raises.
+        """
+        ready = await self._ready(resource, lifted, client)
+        body = await self._written(ready)
+        stored = stored_form(
+            resource,
+            ready.draft,
+            message_id=ready.message_id,
+            thread_id=ready.thread_id,
+            date=ready.now,
+            terms=self._terms,
+        )
+        draft = ready.draft
+        submission = Submission(
+            sender=draft.sender.address,
+            recipients=tuple(m.address for m in (*draft.to, *draft.cc)),
+            content=body,
+            message_id=ready.message_id,
+            wants_dispatched=draft.wants_dispatched,
+        )
+        message = await self._outbox.submit(
+            submission, lambda c, m: self._record(c, m, stored, lifted, ready)
+        )
+        return Sent(ready.id, message, draft.stays)
+
+    async def _ready(self, resource: JSON, lifted: Lifted, client: Client) -> _Ready:
+        literals = _literals(resource)
+        directory = await self._database.read(lambda c: _directory(c, literals, client))
+        draft = draft_of(resource, directory=directory, terms=self._terms)
+        owner = draft.sender.address.key
+        if owner not in client.mailboxes:
+            issue = Issue("forbidden", "You may not send as this address.", "Communication.sender")
+            raise FhirError(Reason.SENDER_NOT_ALLOWED, [issue])
+        binaries = await self._binaries(draft, lifted, client)
+        ancestry = await self._database.read(
+            lambda c: ancestry_of(c, resource, owner=owner, terms=self._terms)
+        )
+        now = self._clock()
+        return _Ready(new_id(now), now, draft, ancestry, binaries, lifted.octets)
+
+    async def _binaries(self, draft: Draft, lifted: Lifted, client: Client) -> dict[str, BinaryRow]:
+        """Return the Binary row behind each content, by its `at`.
+
+        Raises:
+            FhirError: RESOURCE_UNSUPPORTED; a foreign url (never fetched), a Binary that is not
+                theirs, or a size or hash that is not the Binary's.
+        """
+        own = {row.id: row for row in lifted.binaries}
+        wanted = {c.at: binary_id(c.url, self._base_url) for c in draft.contents if c.url}
+        owners = client.owners | {client.own}
+        rows = await self._database.read(
+            lambda c: {at: own.get(i) or find_binary(c, i, owners) for at, i in wanted.items() if i}
+        )
+        issues = [
+            issue
+            for content in draft.contents
+            if content.url is not None
+            for issue in _mismatches(content, rows.get(content.at))
+        ]
+        if issues:
+            raise FhirError(Reason.RESOURCE_UNSUPPORTED, issues)
+        return {at: row for at, row in rows.items() if row is not None}
+
+    async def _written(self, ready: _Ready) -> Body:
+        """Write the message into a new body."""
+        sink = self._bodies.sink()
+        try:
+            async with AsyncExitStack() as stack:
+                files: dict[str, BinaryIO] = {}
+                for key in {row.body_key for row in ready.binaries.values()}:
+                    octets = ready.octets.get(key)
+                    files[key] = (
+                        await stack.enter_async_context(self._bodies.open(key))
+                        if octets is None
+                        else io.BytesIO(octets)
+                    )
+                letter = letter_of(
+                    ready.draft,
+                    message_id=ready.message_id,
+                    date=ready.now,
+                    ancestry=ready.ancestry,
+                    binaries=ready.binaries,
+                    files=files,
+                )
+                await asyncio.to_thread(compose, letter, sink, boundary=f"=_{ready.id.hex}")
+            return await sink.finish()
+        except BaseException:
+            await sink.discard()
+            raise
+
+    def _record(
+        self,
+        connection: sa.Connection,
+        message: UUID,
+        resource: JSON,
+        lifted: Lifted,
+        ready: _Ready,
+    ) -> None:
+        """Store the Communication beside the gateway's message, in its transaction."""
+        owner, now, terms = ready.owner, ready.now, self._terms
+        if find_message(connection, owner, ready.message_id) is not None:
+            text = "This Message-ID is used already."
+            issue = Issue("duplicate", text, "Communication.identifier")
+            raise FhirError(Reason.RESOURCE_CONFLICT, [issue])
+        for body in lifted.bodies:
+            self._bodies.record(connection, body)
+        add_binaries(connection, lifted.binaries, now)
+        moved = {
+            row.id: attach(connection, row, communication=ready.id, owner=owner, now=now)
+            for row in ready.binaries.values()
+        }
+        insert(
+            connection,
+            in_thread(
+                connection,
+                with_urls(resource, moved),
+                owner=owner,
+                thread_id=ready.thread_id,
+                now=now,
+                terms=terms,
+            ),
+            identity=ready.id,
+            owner=owner,
+            now=now,
+            terms=terms,
+            message=message,
+        )
+
+
+def _literals(resource: JSON) -> set[str]:
+    """Return the literal references that sending needs to follow."""
+    references = (
+        resource.get("sender", {}),
+        *resource.get("recipient", ()),
+        *(p.get("contentReference", {}) for p in resource.get("payload", ())),
+    )
+    found = {reference.get("reference", "#") for reference in references}
+    return {literal for literal in found if not literal.startswith("#")}
+
+
+def _directory(connection: sa.Connection, literals: set[str], client: Client) -> dict[str, JSON]:
+    found = {}
+    for literal in literals:
+        kind, _, identity = literal.partition("/")
+        try:
+            stored = read(connection, kind, UUID(identity), client.owners)
+        except ValueError:
+            continue
+        if stored is not None and not stored.deleted:
+            found[literal] = stored.resource()
+    return found
+
+
+def _mismatches(content: Content, row: BinaryRow | None) -> list[Issue]:
+    if row is None:
+        # fhir.md 3.4: nothing foreign is fetched (SSRF).
+        text = "Only a Binary of this server, and yours, can be attached."
+        return [Issue("not-found", text, f"{content.at}.url")]
+    issues = []
+    for name, said, is_ in (("size", content.size, row.size), ("hash", content.sha1, row.sha1)):
+        if said is not None and said != is_:
+            text = f"The {name} is not that of the Binary."
+            issues.append(Issue("invariant", text, f"{content.at}.{name}"))
+    return issues
