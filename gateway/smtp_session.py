@@ -196,7 +196,11 @@ class SmtpSession:
         if self._stream.tls is not None:
             raise _out_of_order("TLS is active already")
         self._say(Reply(220, "2.0.0", "Ready to start TLS"))
-        await self._stream.start_tls(self._tls, self._limits.handshake_s)
+        try:
+            await self._stream.start_tls(self._tls, self._limits.handshake_s)
+        except ssl.SSLError as error:
+            _log.info("smtp handshake failed", peer=self._stream.peer, error=error.reason)
+            raise DisconnectedError from error
         # RFC3207 4.2: the client begins again with EHLO.
         self._client = _Client()
         self._transaction = None

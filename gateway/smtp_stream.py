@@ -1,8 +1,8 @@
-"""The octets of one SMTP connection: lines and blocks in, replies out, and the switch to TLS.
+"""The octets of one SMTP connection, at either end: lines and blocks in, out, and TLS.
 
-Talks to one TCP connection. Reading is pulled by the session; what has not been asked for waits in
-a bounded buffer while the socket is paused. Replies are held until the session has to wait, so that
-a group of pipelined commands is answered in one write.
+Talks to one TCP connection. Reading is pulled by its user, a session or a client; what has not been
+asked for waits in a bounded buffer while the socket is paused. What is sent is held until its user
+has to wait, so that a group of pipelined commands, or of replies to one, leaves in one write.
 
 Standards:
     RFC5321 section 2.3.8 (lines end in CRLF; bare CR and LF are refused)
@@ -32,14 +32,14 @@ class DisconnectedError(Exception):
 
 
 class SmtpStream(asyncio.Protocol):
-    """One connection, seen from the session that drives it.
+    """One connection, seen from the session or client that drives it.
 
     `connected` is called once, when the connection is made. Every wait is bounded by its
     `timeout_s` and ends in `CommandError` 421 where that is over, and in `DisconnectedError`
     where the peer is gone.
     """
 
-    def __init__(self, connected: Callable[[SmtpStream], None]) -> None:
+    def __init__(self, connected: Callable[[SmtpStream], None] = lambda _: None) -> None:
         self._connected = connected
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -142,23 +142,47 @@ class SmtpStream(asyncio.Protocol):
         self._interruption = CommandError(reply)
         self._wake()
 
-    async def start_tls(self, context: ssl.SSLContext, timeout_s: float) -> None:
-        """Send what is queued, drop all input, and do a server's TLS handshake.
+    async def drain(self, timeout_s: float) -> None:
+        """Send what is queued and wait until the peer has taken most of it.
 
         Raises:
-            DisconnectedError: the handshake failed; the connection is closed.
+            CommandError: 421; it did not in time.
+            DisconnectedError: the peer is gone.
+        """
+        deadline_s = self._loop.time() + timeout_s
+        self._flush()
+        while not self._may_write or self._transport is None:
+            await self._more(deadline_s)
+
+    async def start_tls(
+        self, context: ssl.SSLContext, timeout_s: float, peer_name: str | None = None
+    ) -> None:
+        """Send what is queued, drop all input, and do the handshake.
+
+        `peer_name` is the name of the server; without one, we are the server.
+
+        Raises:
+            ssl.SSLError: the handshake failed; the connection is closed.
+            DisconnectedError: so did the peer.
         """
         self._flush()
         if self._transport is None:
             raise DisconnectedError
-        # RFC3207 4.2: commands that came in clear before the handshake must not run after it.
+        # RFC3207 4.2: what came in clear before the handshake must not count after it.
         self._input.clear()
         try:
             secured = await self._loop.start_tls(
-                self._transport, self, context, server_side=True, ssl_handshake_timeout=timeout_s
+                self._transport,
+                self,
+                context,
+                server_side=peer_name is None,
+                server_hostname=peer_name,
+                ssl_handshake_timeout=timeout_s,
             )
-        except OSError as error:  # ssl.SSLError and ConnectionError are both of this kind
+        except OSError as error:
             self.connection_lost(error)
+            if isinstance(error, ssl.SSLError):
+                raise
             raise DisconnectedError from error
         if secured is None:
             raise DisconnectedError
