@@ -56,6 +56,18 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_body_created_at"), "body", ["created_at"], unique=False)
     op.create_table(
+        "cached",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.Column("stored_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_cached")),
+    )
+    op.create_index(op.f("ix_cached_expires_at"), "cached", ["expires_at"], unique=False)
+    op.create_index(op.f("ix_cached_kind"), "cached", ["kind"], unique=False)
+    op.create_table(
         "domain",
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -368,6 +380,9 @@ def downgrade() -> None:
     op.drop_table("fhir_binary")
     op.drop_table("edge_user")
     op.drop_table("domain")
+    op.drop_index(op.f("ix_cached_kind"), table_name="cached")
+    op.drop_index(op.f("ix_cached_expires_at"), table_name="cached")
+    op.drop_table("cached")
     op.drop_index(op.f("ix_body_created_at"), table_name="body")
     op.drop_table("body")
     op.drop_index(op.f("ix_audit_event_subject"), table_name="audit_event")
