@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version as version_of
 from typing import Final
 from uuid import UUID
 
@@ -54,12 +53,14 @@ def create_app(
     base_url: str,
     decision_wait_s: float = 2.0,
     canonical: str = DEFAULT_CANONICAL,
+    software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
     binary_octets: int = BINARY_OCTETS,
 ) -> Starlette:
     """Return the application. `base_url` is the public URL of `BASE_PATH`, without a final "/".
 
-    `decision_wait_s`: how long a create that sends waits for the decision on each recipient.
+    `software` is our version, for the CapabilityStatement. `decision_wait_s`: how long a create
+    that sends waits for the decision on each recipient.
     """
     terms = Terms(canonical)
     dispatcher = Dispatcher(
@@ -74,6 +75,7 @@ def create_app(
         database=database,
         clock=clock,
         base_url=base_url,
+        software=software,
         terms=terms,
         communications=CommunicationApi(
             database=database,
@@ -113,6 +115,7 @@ class _Api:
     database: Database
     clock: Clock
     base_url: str
+    software: str
     terms: Terms
     communications: CommunicationApi
     binaries: BinaryApi
@@ -153,7 +156,7 @@ class _Api:
         return resource_response(
             capability_statement(
                 base_url=self.base_url,
-                software=version_of("direct-gateway"),
+                software=self.software,
                 now=self.clock(),
                 terms=self.terms,
             )

@@ -23,13 +23,13 @@ _HL7: Final = "http://hl7.org/fhir/SearchParameter"
 
 
 def capability_statement(*, base_url: str, software: str, now: datetime, terms: Terms) -> JSON:
-    """Return the statement for the API at `base_url`; `software` is our version."""
+    """Return the statement for the API at `base_url`; `software` is our version, if known."""
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
         "date": instant(now),
         "kind": "instance",
-        "software": {"name": "direct-gateway", "version": software},
+        "software": {"name": "direct-gateway", **({"version": software} if software else {})},
         "implementation": {"description": "Direct secure messaging over FHIR", "url": base_url},
         "fhirVersion": FHIR_VERSION,
         "format": ["application/fhir+json"],

@@ -135,17 +135,19 @@ def parameters(value: str) -> tuple[str, dict[str, str]]:
             break
         name, index, extended, raw = match.groups()
         pieces.setdefault(name.lower(), []).append(
-            (int(index or 0), bool(extended), _unquoted(raw.strip()))
+            (int(index) if index else -1, bool(extended), _unquoted(raw.strip()))
         )
     return main.strip().lower(), {name: _joined(parts) for name, parts in pieces.items()}
 
 
 def _joined(parts: list[tuple[int, bool, str]]) -> str:
     # RFC2231 3 and 4: sections in order; charset and language stand in the first extended one.
-    if not any(extended for _, extended, _ in parts):
-        return decode_words("".join(text for _, _, text in sorted(parts)))
+    # A plain form beside an extended one is there for old readers.
+    exact = sorted(p for p in parts if p[0] >= 0 or p[1])
+    if not any(extended for _, extended, _ in exact):
+        return decode_words("".join(text for _, _, text in exact or parts[:1]))
     charset, octets = "utf-8", b""
-    for position, (_, extended, text) in enumerate(sorted(parts)):
+    for position, (_, extended, text) in enumerate(exact):
         rest = text
         if position == 0 and extended and text.count("'") >= 2:
             charset, _, rest = text.split("'", 2)
