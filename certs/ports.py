@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-__all__ = ["Clock", "Database"]
+__all__ = ["Clock", "Database", "Writable"]
 
 T = TypeVar("T")
 
@@ -36,4 +36,12 @@ class Database(Protocol):
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns once it is durably committed; roll back where it raises."""
+        ...
+
+
+class Writable(Protocol):
+    """Where octets go, one piece after the other."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Take the next octets."""
         ...

@@ -34,6 +34,7 @@ __all__ = [
     "Trust",
     "describe",
     "load",
+    "parse_host_port",
 ]
 
 
@@ -187,14 +188,6 @@ class Config(BaseSettings):
         default = f"sqlite:///{(self.gateway.data / 'gateway.sqlite3').absolute()}"
         return self.gateway.database or default
 
-    @property
-    def fhir_base_url(self) -> str:
-        """The public base of the FHIR API, without a final slash."""
-        if self.fhir.base_url:
-            return self.fhir.base_url.rstrip("/")
-        scheme = "https" if self.fhir.tls_certificate else "http"
-        return f"{scheme}://{self.fhir.listen}/fhir/R4"
-
 
 def load(path: Path) -> Config:
     """Return the configuration in `path`; relative paths in it count from its folder.
@@ -258,6 +251,19 @@ def _anchored(config: Config, folder: Path) -> Config:
         }
         changed[name] = section.model_copy(update=paths)
     return config.model_copy(update=changed)
+
+
+def parse_host_port(text: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[v6]:port`.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID.
+    """
+    try:
+        parsed = HostPort.model_validate(_host_port(text))
+    except ValueError:  # pydantic's ValidationError is one
+        raise _invalid(f"{text!r}: write it as host:port") from None
+    return parsed.host, parsed.port
 
 
 def _invalid(detail: str) -> DirectError:

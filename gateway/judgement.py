@@ -13,21 +13,22 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
-from cryptography import x509
-
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
-from certs.evidence import Evidence, Found, Level, Revocation
+from certs.evidence import Evidence, Found, Level
 from certs.identity import Identity
 from certs.policy import CertificatePolicy, Profile
 from gateway import smime
 from gateway.message import Facts, facts_of
 from gateway.ports import Envelope
-from trust_bundles.decision import Decision, Purpose, decide
+from trust_bundles.anchors import Anchors
+from trust_bundles.decision import Decision, Verdict, decide
+from trust_bundles.policy import Purpose
+from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Judgement", "Opened", "check_envelope", "judge", "open_message", "signer_evidence"]
 
@@ -52,9 +53,21 @@ class Judgement:
         return tuple(a for a, decision in self.decisions.items() if decision.reason is None)
 
     @property
-    def refusal(self) -> Decision | None:
-        """The decision to show where no recipient trusts the signer."""
-        return None if self.accepted else next(iter(self.decisions.values()), None)
+    def deciding(self) -> Verdict | None:
+        """The verdict that decided: the first that holds, else the first there is."""
+        verdicts = [v for decision in self.decisions.values() for v in decision.verdicts]
+        holding = (verdict for verdict in verdicts if verdict.reason is None)
+        return next(holding, next(iter(verdicts), None))
+
+    def require_one(self) -> None:
+        """Return where at least one recipient trusts the signer.
+
+        Raises:
+            DirectError: the reason of the first recipient's decision.
+        """
+        if not self.accepted:
+            decision = next(iter(self.decisions.values()))
+            raise DirectError(decision.reason or Reason.NOT_TRUSTED, decision.detail or "")
 
 
 def open_message(
@@ -105,22 +118,26 @@ def signer_evidence(opened: Opened) -> Evidence:
 
 def judge(
     evidence: Evidence,
-    anchors: Mapping[DirectAddress, Sequence[x509.Certificate]],
+    anchors: Mapping[DirectAddress, Anchors],
     *,
     now: datetime,
     policy: CertificatePolicy,
-    revocation: Revocation | None = None,
+    cache: VerdictCache | None = None,
 ) -> Judgement:
     """Decide for each recipient, by its own anchors, whether the signer speaks for the author.
 
     One valid, bound and trusted signer is enough; others are ignored (AS-057, AS-074).
     """
-    if revocation is not None:
-        evidence = replace(evidence, revocation=revocation)
     return Judgement(
         {
             recipient: decide(
-                evidence.address, evidence, trusted, purpose=Purpose.SIGN, now=now, policy=policy
+                evidence.address,
+                evidence,
+                trusted,
+                purpose=Purpose.SIGN,
+                now=now,
+                policy=policy,
+                cache=cache,
             )
             for recipient, trusted in anchors.items()
         }

@@ -27,6 +27,7 @@ __all__ = [
     "Envelope",
     "Keys",
     "Reception",
+    "RetryAt",
     "Role",
     "Sender",
     "Session",
@@ -131,6 +132,14 @@ class Envelope:
     recipients: tuple[DirectAddress, ...]
     envelope_id: str | None = None
     silent: frozenset[DirectAddress] = frozenset()
+
+
+class RetryAt(Protocol):
+    """When to try again after so many attempts, or None to give up."""
+
+    def __call__(self, attempts: int, accepted_at: datetime, now: datetime) -> datetime | None:
+        """Return the time of the next attempt."""
+        ...
 
 
 class Reception(Protocol):

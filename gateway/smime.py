@@ -25,6 +25,7 @@ from certs.cms.enveloped import Envelope
 from certs.cms.signed import Signed, digests_for, sign
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
+from certs.ports import Writable
 from gateway.opening import Algorithms, Opening, Reading, Unsealed, VerifiedSigner
 from gateway.transfer import base64_lines
 
@@ -67,7 +68,7 @@ class SealOptions:
 
 def seal(
     content: BinaryIO,
-    out: BinaryIO,
+    out: Writable,
     *,
     outer: bytes,
     signers: Sequence[Identity],

@@ -1,0 +1,238 @@
+"""Take a message over: commit it with its first job, and only then say 250 or 201.
+
+Talks to the database and the body store. What can be judged without a look-up is judged here;
+everything else is the pipeline's, after the message is safe.
+
+Standards:
+    RFC5321 sections 4.2.5 and 6.1 (whose message it is after 250), 6.3 (loops)
+    AS      Applicability Statement v1.3, sections 2 and 3 (AS-026, AS-029, AS-060, AS-070)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from certs.address import DirectAddress
+from certs.errors import DirectError, Reason
+from certs.ids import new_id
+from certs.ports import Clock, Database
+from gateway import audit, domains, mdn, messages
+from gateway.header import HEADER_OCTETS, parse_header, read_header
+from gateway.message import facts_of
+from gateway.messages import Direction, NewMessage, Source
+from gateway.ports import BodySink, BodyStore, Envelope, Role, Session, StoredBody
+from gateway.queue import NewJob
+
+__all__ = ["HeadKeepingSink", "SmtpReception", "dedupe_key", "first_job"]
+
+# RFC5321 6.3: a message that has passed so many hosts goes in circles.
+RECEIVED_LINES: Final = 50
+
+
+class HeadKeepingSink:
+    """A body sink that also keeps the first octets, so that the header can be judged at once."""
+
+    def __init__(self, sink: BodySink) -> None:
+        self._sink = sink
+        self._head = bytearray()
+
+    @property
+    def size(self) -> int:
+        """Octets written so far."""
+        return self._sink.size
+
+    @property
+    def head(self) -> bytes:
+        """The first octets, at most the header's limit and one chunk."""
+        return bytes(self._head)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take the next octets."""
+        if len(self._head) <= HEADER_OCTETS:
+            self._head += data[: HEADER_OCTETS + 1 - len(self._head)]
+        return self._sink.write(data)
+
+    async def finish(self) -> StoredBody:
+        """Make the body durable and describe it."""
+        return await self._sink.finish()
+
+    async def discard(self) -> None:
+        """Forget the body."""
+        await self._sink.discard()
+
+
+class SmtpReception:
+    """What both SMTP listeners ask of the gateway (`gateway.ports.Reception`)."""
+
+    def __init__(
+        self, *, database: Database, bodies: BodyStore, clock: Clock, wake: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._clock = clock
+        self._wake = wake
+
+    async def authenticate(self, user: str, password: str) -> bool:
+        """Say whether the edge user may come in."""
+        stored = await self._database.read(lambda c: domains.edge_user_hash(c, user))
+        # Argon2id takes its time on purpose: in a thread, and not in the database's.
+        known = await asyncio.to_thread(domains.password_matches, stored, password)
+        await self._database.write(
+            lambda c: audit.record(
+                c,
+                now=self._clock(),
+                actor=f"edge:{user}"[:320],
+                action="login",
+                subject="edge",
+                outcome="success" if known else "failure",
+            )
+        )
+        return known
+
+    async def check_sender(self, session: Session, sender: DirectAddress | None) -> None:
+        """Return where this session may send as `sender`.
+
+        Raises:
+            DirectError: SENDER_NOT_ALLOWED; at the edge only a user's own address (AS-060), and
+                never the null reverse-path.
+        """
+        if session.role is Role.EDGE:
+            await self._may_send(session, sender)
+
+    async def check_recipient(self, session: Session, recipient: DirectAddress) -> None:
+        """Return where this session may send to `recipient`.
+
+        Raises:
+            DirectError: RECIPIENT_UNKNOWN; a domain of ours has no such address (AS-070).
+                RELAY_REFUSED; the backbone takes mail for our own domains only (R-011).
+        """
+        known, ours = await self._database.read(
+            lambda c: (
+                domains.is_local(c, recipient),
+                domains.is_local_domain(c, recipient.domain),
+            )
+        )
+        if ours and not known:
+            raise DirectError(Reason.RECIPIENT_UNKNOWN, "no such address here")
+        if not ours and session.role is Role.BACKBONE:
+            raise DirectError(Reason.RELAY_REFUSED, "not a domain of ours")
+
+    def sink(self) -> BodySink:
+        """Return where the content goes as it arrives."""
+        return HeadKeepingSink(self._bodies.sink())
+
+    async def accept(self, session: Session, envelope: Envelope, content: BodySink) -> UUID:
+        """Commit the message with its first job and return its id.
+
+        Raises:
+            DirectError: MESSAGE_MALFORMED, ENVELOPE_MISMATCH, SENDER_NOT_ALLOWED; INTERNAL where
+                it could not be made durable.
+        """
+        if not isinstance(content, HeadKeepingSink):
+            raise DirectError(Reason.INTERNAL, "the content is not in a sink of ours")
+        now = self._clock()
+        _check_hops(content.head)
+        if session.role is Role.EDGE:
+            new = await self._submitted(session, envelope, content, now)
+        else:
+            new = await _relayed(session, envelope, content, now)
+        accepted = await _commit(self._database, new, now)
+        self._wake()
+        return accepted
+
+    async def _submitted(
+        self, session: Session, envelope: Envelope, content: HeadKeepingSink, now: datetime
+    ) -> NewMessage:
+        """Return a message of one of our users, its header judged."""
+        facts = facts_of(io.BytesIO(content.head))
+        await self._may_send(session, facts.author)
+        # AS-029: the receiving HISP refuses what we would let pass here.
+        if envelope.sender not in (facts.author, facts.sender):
+            raise DirectError(Reason.ENVELOPE_MISMATCH, "MAIL FROM is neither From nor Sender")
+        # AS-030: on the backbone there is no Bcc; the user sends such a copy as its own message.
+        if any(address not in (*facts.to, *facts.cc) for address in envelope.recipients):
+            raise DirectError(Reason.ENVELOPE_MISMATCH, "RCPT TO is in neither To nor Cc")
+        identifier = new_id(now)
+        body = await content.finish()
+        return NewMessage(
+            id=identifier,
+            direction=Direction.OUTGOING,
+            source=Source.EDGE,
+            actor=f"edge:{session.user}",
+            envelope_sender=envelope.sender,
+            author=facts.author,
+            recipients=envelope.recipients,
+            body=body,
+            # AS-026: an edge message without a Message-ID gets one before it is wrapped.
+            message_id_header=facts.message_id or f"<{identifier}@{facts.author.domain}>",
+            wants_dispatched=mdn.wants_dispatched(facts.notification_options),
+            dedupe_key=dedupe_key(envelope, facts.message_id, body),
+        )
+
+    async def _may_send(self, session: Session, address: DirectAddress | None) -> None:
+        user = session.user
+        allowed = (
+            user is not None
+            and address is not None
+            and await self._database.read(lambda c: domains.may_send_as(c, user, address))
+        )
+        if not allowed:
+            raise DirectError(Reason.SENDER_NOT_ALLOWED, f"{user} may not send as {address}")
+
+
+def dedupe_key(envelope: Envelope, message_id: str | None, body: StoredBody) -> str | None:
+    """Return what a repeated submission has in common with the first (RFC5321 6.1).
+
+    None where there is no Message-ID: two equal messages without one are two messages.
+    """
+    if message_id is None:
+        return None
+    parts = [
+        envelope.sender.key if envelope.sender else "",
+        *sorted(address.key for address in envelope.recipients),
+        message_id,
+        body.sha256,
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+async def _relayed(
+    session: Session, envelope: Envelope, content: HeadKeepingSink, now: datetime
+) -> NewMessage:
+    """Return a message from another HISP; all but its envelope is judged after it is safe."""
+    body = await content.finish()
+    return NewMessage(
+        id=new_id(now),
+        direction=Direction.INCOMING,
+        source=Source.BACKBONE,
+        actor=f"smtp:{session.peer}",
+        envelope_sender=envelope.sender,
+        recipients=envelope.recipients,
+        body=body,
+        # The sealed octets differ even for the same message sealed twice.
+        dedupe_key=dedupe_key(envelope, "backbone", body),
+    )
+
+
+async def _commit(database: Database, new: NewMessage, now: datetime) -> UUID:
+    kind = "outgoing" if new.direction is Direction.OUTGOING else "incoming"
+    job = first_job(kind, new, now)
+    accepted, _ = await database.write(lambda c: messages.accept(c, new, [job], now))
+    return accepted
+
+
+def _check_hops(head: bytes) -> None:
+    fields = parse_header(read_header(io.BytesIO(head)))
+    if sum(1 for field in fields if field.name == "received") > RECEIVED_LINES:
+        raise DirectError(Reason.MESSAGE_MALFORMED, "too many hops")
+
+
+def first_job(kind: str, new: NewMessage, now: datetime) -> NewJob:
+    """Return the job that takes up a new message; `kind` is outgoing or incoming."""
+    return NewJob(kind, {"message": str(new.id)}, now)

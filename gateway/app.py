@@ -1,0 +1,262 @@
+"""The composition root: what is made of what, in the order it starts. Read it as a deployment.
+
+Talks to everything through what it makes; it alone owns a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import ssl
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from certs.directory import open_directory
+from certs.dns_client import DnsClient
+from certs.errors import DirectError, Reason
+from certs.keys import StoredKeys, read_kek
+from certs.policy import CertificatePolicy
+from fhir_bridge.api import create_app
+from fhir_bridge.terms import Terms
+from gateway import retry
+from gateway.acceptance import SmtpReception
+from gateway.config import Config, Fhir, Smtp
+from gateway.database import SqlDatabase
+from gateway.edge_delivery import EdgeDelivery
+from gateway.fhir_ports import FhirBodies, FhirOutbox
+from gateway.http_server import HttpServer
+from gateway.inbox import Inbox
+from gateway.notices import Notices
+from gateway.pipeline import Pipeline
+from gateway.ports import Reception, Role
+from gateway.sealer import Sealer
+from gateway.smtp_in import Limits, Listener
+from gateway.smtp_out import SmtpSender
+from gateway.spool import SpoolBodies
+from gateway.transmission import Transmission
+from gateway.trust import Trust
+from gateway.worker import Worker
+from trust_bundles.verdicts import VerdictCache
+
+__all__ = ["Listening", "running", "serve", "utc_now"]
+
+LEASE_S: Final = 600.0
+POLL_S: Final = 1.0
+GRACE_S: Final = 10.0
+LATE_POLL_S: Final = 5.0
+
+
+def utc_now() -> datetime:
+    """Return the present time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a running gateway listens; None where a listener is switched off."""
+
+    backbone: tuple[str, int] | None
+    edge: tuple[str, int] | None
+    fhir: tuple[str, int] | None
+    database: SqlDatabase
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Listening]:
+    """Run a whole gateway for as long as the context lasts; leaving it is a graceful stop.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; a file or address in it cannot be used. INTERNAL; the
+            database cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        data = config.gateway.data
+        policy = _policy(config)
+        window = timedelta(seconds=config.tracking.window_s)
+        database = await stack.enter_async_context(SqlDatabase.open(config.database_url))
+        await database.migrate()
+        bodies = SpoolBodies(database=database, folder=data / "spool", clock=utc_now)
+        keys = StoredKeys(database=database, kek=read_kek(data / "kek"))
+        resolver = config.discovery.resolver
+        directory = await stack.enter_async_context(
+            open_directory(
+                resolver=(resolver.host, resolver.port) if resolver else None,
+                allow_private=config.discovery.private_addresses,
+            )
+        )
+        trust = Trust(database=database, completion=directory, policy=policy, cache=VerdictCache())
+        inbox = Inbox(mail_servers=frozenset(config.mailboxes), terms=Terms())
+        notices = Notices(bodies=bodies, hostname=config.gateway.hostname)
+        sender = _sender(config)
+        stack.push_async_callback(sender.close)
+        pipeline = Pipeline(
+            database=database,
+            bodies=bodies,
+            directory=directory,
+            keys=keys,
+            trust=trust,
+            sealer=Sealer(bodies=bodies, hostname=config.gateway.hostname),
+            inbox=inbox,
+            notices=notices,
+            clock=utc_now,
+            retry_at=_retry_at,
+            policy=policy,
+            window=window,
+        )
+        transmission = Transmission(
+            database=database,
+            bodies=bodies,
+            sender=sender,
+            clock=utc_now,
+            retry_at=_retry_at,
+            window=window,
+        )
+        edge = EdgeDelivery(
+            database=database,
+            bodies=bodies,
+            sender=sender,
+            inbox=inbox,
+            notices=notices,
+            clock=utc_now,
+            retry_at=_retry_at,
+        )
+        worker = Worker(
+            database=database,
+            handlers={
+                "outgoing": pipeline.outgoing,
+                "incoming": pipeline.incoming,
+                "deliver": transmission.deliver,
+                "report": edge.report,
+                "relay": edge.relay,
+            },
+            clock=utc_now,
+            concurrency=config.gateway.workers,
+            lease_s=LEASE_S,
+            poll_s=POLL_S,
+            grace_s=GRACE_S,
+        )
+        await stack.enter_async_context(_working(worker))
+        await stack.enter_async_context(_in_background(transmission.watch(LATE_POLL_S)))
+        reception = SmtpReception(database=database, bodies=bodies, clock=utc_now, wake=worker.wake)
+        outbox = FhirOutbox(database=database, clock=utc_now, wake=worker.wake)
+        yield Listening(
+            backbone=await _listen(stack, config, config.backbone, Role.BACKBONE, reception),
+            edge=await _listen(stack, config, config.edge, Role.EDGE, reception),
+            fhir=await _serve_fhir(stack, config, database, bodies, outbox),
+            database=database,
+        )
+
+
+async def serve(config: Config) -> None:
+    """Run the gateway until SIGTERM or SIGINT, then stop it gracefully."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with running(config):
+        await stopped.wait()
+
+
+def _policy(config: Config) -> CertificatePolicy:
+    trust = config.trust
+    return CertificatePolicy(
+        profile=trust.profile,
+        revocation=trust.revocation,
+        accept_unwrapped=trust.accept_unwrapped,
+    )
+
+
+def _retry_at(attempts: int, accepted_at: datetime, now: datetime) -> datetime | None:
+    return retry.next_attempt(attempts, accepted_at, now, random.SystemRandom().random())
+
+
+def _sender(config: Config) -> SmtpSender:
+    resolver = config.discovery.resolver
+    routes = {**config.routes, **config.mailboxes}
+    return SmtpSender(
+        hostname=config.gateway.hostname,
+        routes={name: (target.host, target.port) for name, target in routes.items()},
+        resolver=DnsClient(resolver=(resolver.host, resolver.port) if resolver else None),
+    )
+
+
+async def _listen(
+    stack: AsyncExitStack, config: Config, smtp: Smtp, role: Role, reception: Reception
+) -> tuple[str, int] | None:
+    if smtp.listen is None:
+        return None
+    listener = Listener(
+        role=role,
+        reception=reception,
+        hostname=config.gateway.hostname,
+        tls=_tls(config, smtp),
+        limits=Limits(size_octets=smtp.size_octets),
+    )
+    bound = await listener.start(smtp.listen.host, smtp.listen.port)
+    stack.push_async_callback(listener.stop, GRACE_S)
+    return bound
+
+
+async def _serve_fhir(
+    stack: AsyncExitStack,
+    config: Config,
+    database: SqlDatabase,
+    bodies: SpoolBodies,
+    outbox: FhirOutbox,
+) -> tuple[str, int] | None:
+    fhir = config.fhir
+    if fhir.listen is None:
+        return None
+    server = HttpServer(tls=_tls(config, fhir) if fhir.tls_certificate else None)
+    bound = server.bind(fhir.listen.host, fhir.listen.port)
+    scheme = "https" if fhir.tls_certificate else "http"
+    app = create_app(
+        database=database,
+        bodies=FhirBodies(bodies=bodies, clock=utc_now),
+        outbox=outbox,
+        clock=utc_now,
+        base_url=fhir.base_url.rstrip("/") or f"{scheme}://{bound[0]}:{bound[1]}/fhir/R4",
+        decision_wait_s=fhir.decision_wait_s,
+    )
+    await server.start(app)
+    stack.push_async_callback(server.stop, GRACE_S)
+    return bound
+
+
+def _tls(config: Config, section: Smtp | Fhir) -> ssl.SSLContext:
+    """Return a server's context: TLS 1.2 and up (RFC9325), with the section's certificate."""
+    certificate = section.tls_certificate or config.gateway.data / "tls.crt"
+    key = section.tls_key or config.gateway.data / "tls.key"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        detail = f"TLS certificate {certificate}: {error.strerror or error}"
+        raise DirectError(Reason.CONFIGURATION_INVALID, detail) from None
+    return context
+
+
+@asynccontextmanager
+async def _working(worker: Worker) -> AsyncIterator[None]:
+    running = asyncio.create_task(worker.run(), name="worker")
+    try:
+        yield
+    finally:
+        worker.stop()
+        await running
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

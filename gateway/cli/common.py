@@ -1,0 +1,148 @@
+"""What every verb shares: the site it works on, its output, its exit status.
+
+Talks to the terminal. Exit status 0: done, or the answer is yes; 1: the answer is no; 2: wrong
+usage, or the operation failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection
+
+from certs.errors import DirectError
+from certs.keys import read_kek
+from gateway import audit
+from gateway.app import utc_now
+from gateway.config import Config, load
+from gateway.database import SqlDatabase
+
+__all__ = [
+    "DEFAULT_CONFIG",
+    "ConfigPath",
+    "Json",
+    "Site",
+    "console",
+    "fail",
+    "on_site",
+    "read_file",
+    "show",
+    "table",
+    "write_json",
+]
+
+T = TypeVar("T")
+
+ConfigPath = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="DIRECT_GATEWAY_CONFIG", help="Configuration file."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DEFAULT_CONFIG: Final = Path("direct-gateway.toml")
+# Whom the audit trail names for what is done here: the person behind sudo, where there is one.
+ACTOR: Final = f"cli:{os.environ.get('SUDO_USER') or os.environ.get('USER') or 'unknown'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An installation: its configuration, its open database, the time of this call."""
+
+    config: Config
+    database: SqlDatabase
+    now: datetime
+
+    def audit(self, connection: Connection, action: str, subject: str, **change: str) -> None:
+        """Record in the caller's transaction what the administrator did; `change`: old, new."""
+        audit.record(
+            connection,
+            now=self.now,
+            actor=ACTOR,
+            action=action,
+            subject=subject,
+            outcome="done",
+            **change,
+        )
+
+    def kek(self) -> bytes:
+        """Return the key that private keys are enveloped under."""
+        return read_kek(self.config.gateway.data / "kek")
+
+
+def console() -> Console:
+    """Return the terminal; colours are off where output is piped."""
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def on_site(path: Path, work: Callable[[Site], Awaitable[T]]) -> T:
+    """Return what `work` returns on the site that `path` configures; exit 2 where it fails."""
+
+    async def main() -> T:
+        config = load(path)
+        async with SqlDatabase.open(config.database_url) as database:
+            return await work(Site(config, database, utc_now()))
+
+    try:
+        return asyncio.run(main())
+    except DirectError as error:
+        fail(error)
+
+
+def fail(error: DirectError | str) -> NoReturn:
+    """Print what went wrong on standard error and exit 2."""
+    text = f"{error.reason.code}: {error.detail}" if isinstance(error, DirectError) else error
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"error: {text}", style="red", markup=False
+    )
+    raise typer.Exit(2)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the octets of `path`; exit 2 where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+
+
+def write_json(value: object) -> None:
+    """Print `value` as JSON."""
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, as_json: bool
+) -> None:
+    """Print rows of equal keys: as a JSON array, or as a table of `columns` for people."""
+    if as_json:
+        write_json(list(rows))
+        return
+    if not rows:
+        console().print(f"{title}: none")
+        return
+    view = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        view.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        view.add_row(*("" if row[c] is None else str(row[c]) for c in columns))
+    console().print(view)
+
+
+def show(value: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one thing: as a JSON object, or as `name: value` lines for people."""
+    if as_json:
+        write_json(value)
+        return
+    for name, item in value.items():
+        if item is not None:
+            console().print(f"{name.replace('_', ' ')}: {item}", markup=False)

@@ -1,0 +1,180 @@
+"""`inspect`: what would the gateway say of this stored message, and why?
+
+Talks to the files it is given; to no database and no network. The JSON keys are a contract.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from cryptography.hazmat.primitives import hashes
+from rich.tree import Tree
+
+from certs.address import DirectAddress, parse_address
+from certs.cert_files import certificates_in
+from certs.errors import DirectError
+from certs.identity import Identity, SoftwareKey
+from certs.pkcs12 import load_pkcs12
+from certs.policy import CertificatePolicy, Profile
+from gateway.app import utc_now
+from gateway.cli.common import Json, console, fail, read_file, write_json
+from gateway.judgement import Opened, check_envelope, judge, open_message, signer_evidence
+from gateway.ports import Envelope
+from gateway.scratch import scratch
+from trust_bundles.anchors import Anchors
+from trust_bundles.decision import Decision, Verdict
+
+__all__ = ["examine", "inspect"]
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="The message, as received from the backbone.")],
+    key: Annotated[Path, typer.Option("--key", help="PKCS#12 with the recipient's key.")],
+    anchor: Annotated[list[Path], typer.Option("--anchor", help="Trust anchor, PEM or DER.")],
+    recipient: Annotated[str, typer.Option("--recipient", help="Address it came for.")],
+    key_password: Annotated[str, typer.Option(help="Password of the PKCS#12.")] = "",
+    mail_from: Annotated[str, typer.Option(help="SMTP MAIL FROM; default: header From.")] = "",
+    at: Annotated[str, typer.Option(help="Judge at this time, ISO 8601; default: now.")] = "",
+    profile: Annotated[Profile, typer.Option(help="Edition that binds.")] = Profile.AS_1_3,
+    as_json: Json = False,
+) -> None:
+    """Judge a stored message as the incoming pipeline would.
+
+    Example: direct-gateway inspect msg.eml --key b.p12 --anchor ca.pem --recipient b@d.example
+    """
+    try:
+        bundle = load_pkcs12(read_file(key), key_password)
+        anchors = Anchors(c for path in anchor for c in certificates_in(read_file(path)))
+        address = parse_address(recipient)
+        sender = parse_address(mail_from) if mail_from else None
+        now = _time(at)
+    except DirectError as error:
+        fail(error)
+    try:
+        with file.open("rb") as message:
+            report = examine(
+                message,
+                identity=Identity(bundle.certificate, bundle.chain, SoftwareKey(bundle.key)),
+                anchors=anchors,
+                recipient=address,
+                sender=sender,
+                now=now,
+                policy=CertificatePolicy(profile=profile),
+            )
+    except OSError as error:
+        fail(f"{file}: {error.strerror}")
+    if as_json:
+        write_json(report)
+    else:
+        console().print(_tree(report))
+    raise typer.Exit(0 if report["accepted"] else 1)
+
+
+def examine(
+    message: BinaryIO,
+    *,
+    identity: Identity,
+    anchors: Anchors,
+    recipient: DirectAddress,
+    sender: DirectAddress | None,
+    now: datetime,
+    policy: CertificatePolicy,
+) -> dict[str, Any]:
+    """Return the verdict on `message` with the keys that the contract names."""
+    opened: Opened | None = None
+    decision: Decision | None = None
+    error: DirectError | None = None
+    with scratch() as inner:
+        try:
+            opened = open_message(message, inner, identities=[identity], policy=policy)
+            envelope = Envelope(sender or opened.facts.author, (recipient,))
+            check_envelope(opened.facts, envelope, policy.profile)
+            evidence = signer_evidence(opened)
+            judgement = judge(evidence, {recipient: anchors}, now=now, policy=policy)
+            decision = judgement.decisions[recipient]
+        except DirectError as caught:
+            error = caught
+    return _report(opened, decision, error)
+
+
+def _report(
+    opened: Opened | None, decision: Decision | None, error: DirectError | None
+) -> dict[str, Any]:
+    reason = error.reason if error else decision.reason if decision else None
+    detail = error.detail if error else decision.detail if decision else None
+    return {
+        "accepted": reason is None,
+        "reason": reason.code if reason else None,
+        "detail": detail,
+        "wrapped": opened.unsealed.wrapped if opened else False,
+        "message": _message(opened) if opened else None,
+        "signer": _signer(opened, decision) if opened else None,
+        "algorithms": _algorithms(opened) if opened else None,
+    }
+
+
+def _message(opened: Opened) -> dict[str, Any]:
+    facts = opened.facts
+    return {
+        "from": str(facts.author),
+        "to": [str(address) for address in facts.to],
+        "subject": facts.subject,
+        "message_id": facts.message_id,
+    }
+
+
+def _signer(opened: Opened, decision: Decision | None) -> dict[str, Any]:
+    certificate = opened.unsealed.signers[0].certificate
+    binding = None
+    verdict = _deciding(decision) if decision else None
+    if verdict is not None:
+        certificate = verdict.certificate
+        binding = verdict.binding.value if verdict.binding else None
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+        "binding": binding,
+    }
+
+
+def _deciding(decision: Decision) -> Verdict | None:
+    """Return the verdict that decided: the first good one, else the first."""
+    good = (verdict for verdict in decision.verdicts if verdict.reason is None)
+    return next(good, next(iter(decision.verdicts), None))
+
+
+def _algorithms(opened: Opened) -> dict[str, Any]:
+    algorithms = opened.unsealed.algorithms
+    return {
+        "digest": algorithms.digest,
+        "signature": algorithms.signature,
+        "content_encryption": algorithms.content_encryption,
+        "key_transport": algorithms.key_transport,
+    }
+
+
+def _tree(report: dict[str, Any]) -> Tree:
+    verdict = "accepted" if report["accepted"] else f"refused: {report['reason']}"
+    tree = Tree(verdict)
+    if report["detail"]:
+        tree.add(f"why: {report['detail']}")
+    for part in ("algorithms", "signer", "message"):
+        if report[part]:
+            branch = tree.add(part)
+            for name, value in report[part].items():
+                branch.add(f"{name.replace('_', ' ')}: {value}")
+    tree.add("wrapped" if report["wrapped"] else "not wrapped")
+    return tree
+
+
+def _time(text: str) -> datetime:
+    if not text:
+        return utc_now()
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"--at: not ISO 8601: {text}")
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,169 @@
+"""`init`, `serve` and `check`: an installation as a whole.
+
+Talks to the file system, the database and the terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Annotated, Final
+
+import structlog
+import typer
+
+from certs import keys
+from certs.address import parse_domain
+from certs.errors import DirectError
+from certs.keys import OwnIdentity
+from gateway import domains
+from gateway.app import serve as serve_gateway
+from gateway.app import utc_now
+from gateway.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigPath,
+    Json,
+    Site,
+    fail,
+    on_site,
+    show,
+    table,
+)
+from gateway.config import Config, describe, load
+from gateway.initialise import initialise
+from trust_bundles import store as anchors
+from trust_bundles.store import StoredAnchor
+
+__all__ = ["check", "init", "serve"]
+
+EXPIRES_SOON: Final = timedelta(days=30)
+
+_SAMPLE: Final = """\
+# direct-gateway: every setting and its default is shown by `direct-gateway init --sample`.
+
+[gateway]
+hostname = "{hostname}"
+data = "data"
+
+[backbone]
+listen = "0.0.0.0:25"
+
+[edge]
+listen = "0.0.0.0:587"
+
+[fhir]
+listen = "127.0.0.1:8443"
+"""
+
+
+def init(
+    hostname: Annotated[str, typer.Option(help="This host's public name.")] = "",
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Only print every setting with its default.")
+    ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Set up an installation: configuration, data folder, key file, TLS certificate, database.
+
+    Example: direct-gateway init --hostname gw.example.org
+    """
+    if sample:
+        typer.echo(describe())
+        return
+    try:
+        if not config.exists():
+            if not hostname:
+                fail("there is no configuration yet: say --hostname gw.example.org")
+            config.write_text(_SAMPLE.format(hostname=parse_domain(hostname)), encoding="utf-8")
+        loaded = load(config)
+        asyncio.run(initialise(loaded, utc_now()))
+    except DirectError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
+    show({"configuration": config, "data": loaded.gateway.data}, as_json=as_json)
+
+
+def serve(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C.
+
+    Example: direct-gateway serve --config /etc/direct-gateway.toml
+    """
+    try:
+        loaded = load(config)
+        _log_to_stderr(loaded)
+        asyncio.run(serve_gateway(loaded))
+    except DirectError as error:
+        fail(error)
+
+
+def check(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Check configuration, keys, certificates and trust; exit 1 where something is wrong.
+
+    Example: direct-gateway check
+    """
+
+    async def work(site: Site) -> list[dict[str, object]]:
+        site.kek()
+        names, own, trusted = await site.database.read(
+            lambda c: (
+                [domain.name for domain in domains.list_domains(c)],
+                keys.list_identities(c),
+                anchors.list_anchors(c),
+            )
+        )
+        rows = [_row("configuration", "ok", str(config)), _row("database", "ok", "readable")]
+        if not names:
+            rows.append(_row("domains", "fail", "none: direct-gateway domain add NAME"))
+        for name in names:
+            rows += _check_domain(site, name, own, trusted)
+        return rows
+
+    rows = on_site(config, work)
+    table("check", ("what", "verdict", "detail"), rows, as_json=as_json)
+    raise typer.Exit(1 if any(row["verdict"] == "fail" for row in rows) else 0)
+
+
+def _check_domain(
+    site: Site, name: str, own: Sequence[OwnIdentity], trusted: Sequence[StoredAnchor]
+) -> Iterator[dict[str, object]]:
+    here = [o for o in own if o.subject.rpartition("@")[2] == name and o.retired_at is None]
+    live = [o for o in here if _valid(site, o)]
+    if not live:
+        yield _row(f"{name}: certificate", "fail", "none valid: direct-gateway cert import")
+    for identity in live:
+        left = identity.certificate.not_valid_after_utc - site.now
+        verdict = "warn" if left < EXPIRES_SOON else "ok"
+        yield _row(f"{name}: certificate", verdict, f"{identity.subject}: {left.days} days left")
+    count = sum(1 for anchor in trusted if anchor.owner.rpartition("@")[2] == name)
+    if count:
+        yield _row(f"{name}: anchors", "ok", str(count))
+    else:
+        yield _row(f"{name}: anchors", "fail", "trusts nobody: direct-gateway anchor add")
+
+
+def _valid(site: Site, identity: OwnIdentity) -> bool:
+    certificate = identity.certificate
+    return certificate.not_valid_before_utc <= site.now <= certificate.not_valid_after_utc
+
+
+def _row(what: str, verdict: str, detail: str) -> dict[str, object]:
+    return {"what": what, "verdict": verdict, "detail": detail}
+
+
+def _log_to_stderr(config: Config) -> None:
+    level = logging.getLevelNamesMapping().get(config.gateway.log_level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,136 @@
+"""Deliver to our own users: failure reports, and mail for those who have a mail server.
+
+Talks to the database and the body store, and to SMTP through its port. A method is the handler of
+one kind of job.
+
+Standards:
+    DN      DN-003, DN-006, DN-020, DN-023 of the requirements
+    RFC3464 section 2, RFC5321 section 4.5.5 (the null reverse-path)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+from sqlalchemy import Connection
+
+from certs.address import parse_address
+from certs.ports import Clock, Database
+from fhir_bridge.inbound import Trust as TrustShown
+from gateway import messages, timeline
+from gateway.dsn import Failure
+from gateway.header import read_header
+from gateway.inbox import Arrival, Inbox, store
+from gateway.mdn import Disposition
+from gateway.message import facts_of
+from gateway.messages import Kind, MessageState
+from gateway.notices import Notices
+from gateway.outcomes import load, send
+from gateway.ports import BodyStore, RetryAt, Sender
+from gateway.queue import Job
+from gateway.tracking import State
+from gateway.worker import Done, Result, Retry
+
+__all__ = ["EdgeDelivery"]
+
+
+class EdgeDelivery:
+    """Brings messages to where local users read them."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bodies: BodyStore,
+        sender: Sender,
+        inbox: Inbox,
+        notices: Notices,
+        clock: Clock,
+        retry_at: RetryAt,
+    ) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._sender = sender
+        self._inbox = inbox
+        self._notices = notices
+        self._clock = clock
+        self._retry_at = retry_at
+
+    async def report(self, job: Job) -> Result:
+        """Tell the author of a message, by DSN, which recipients failed and why."""
+        now = self._clock()
+        task = await self._database.read(lambda c: load(c, job))
+        failures = [_failure(item) for item in job.payload["failures"]]
+        async with self._bodies.open(task.body_key) as submitted:
+            header = await asyncio.to_thread(read_header, submitted)
+        new, text = await self._notices.dsn(task.message, header, failures, now)
+        shown = TrustShown("local", None, None, None, None, None, None, now)
+        arrival = Arrival(new.id, new.body, new.message_id_header, shown, now)
+        entry = await self._inbox.entry(arrival, io.BytesIO(text), task.author)
+
+        def record(connection: Connection) -> None:
+            _, created = messages.accept(connection, new, [], now)
+            if created:
+                store(connection, entry, now)
+                messages.set_outcome(connection, new.id, state=MessageState.FINISHED, now=now)
+
+        return Done(record)
+
+    async def relay(self, job: Job) -> Result:
+        """Hand a message to its recipient's own mail server; dispatched after its 250 (DN-003)."""
+        task = await self._database.read(lambda c: load(c, job))
+        mailbox = parse_address(job.payload["recipient"])
+        async with self._bodies.open(job.payload["body"]) as content:
+            facts = await asyncio.to_thread(facts_of, content)
+            content.seek(0)
+            delivery = await self._sender.send(
+                domain=job.destination,
+                sender=task.message.envelope_sender,
+                recipients=[mailbox],
+                message=content,
+                size=job.payload["size"],
+            )
+        now = self._clock()
+        [attempt] = delivery.attempts
+        due = self._retry_at(job.attempts, task.message.received_at, now)
+        if attempt.reason is not None and attempt.reason.retryable and due is not None:
+            return Retry(
+                due,
+                attempt.reason,
+                attempt.reply,
+                lambda c: timeline.add_attempts(c, task.message.id, delivery, now),
+            )
+        delivered = attempt.reason is None
+        answers = []
+        # AS-091: nothing is said about a notification, nor about a report of our own.
+        if task.message.kind is Kind.MESSAGE and (not delivered or task.message.wants_dispatched):
+            # DN-006: a trusted message that cannot be delivered fails, asked for or not.
+            disposition = Disposition.DISPATCHED if delivered else Disposition.FAILED
+            answers = [
+                await self._notices.mdn(
+                    disposition, parent=task.message.id, original=facts, recipient=mailbox, now=now
+                )
+            ]
+
+        def record(connection: Connection) -> None:
+            timeline.add_attempts(connection, task.message.id, delivery, now)
+            messages.set_recipient(
+                connection,
+                task.message.id,
+                mailbox,
+                state=(State.DISPATCHED if delivered else State.FAILED).value,
+                now=now,
+                reason=attempt.reason,
+                detail=None if delivered else attempt.reply,
+                status=attempt.status,
+            )
+            for answer in answers:
+                send(connection, answer, now)
+
+        return Done(record)
+
+
+def _failure(item: dict[str, Any]) -> Failure:
+    return Failure(parse_address(item["recipient"]), item["status"], item["text"])

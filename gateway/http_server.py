@@ -1,0 +1,94 @@
+"""One HTTP listener for an ASGI application.
+
+Talks to a listening socket through uvicorn, without its signal handlers: the composition root
+decides when to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from certs.errors import DirectError, Reason
+
+__all__ = ["HttpServer"]
+
+BACKLOG: Final = 512
+
+
+class HttpServer:
+    """Serves one application on one address; plain HTTP where `tls` is None."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None) -> None:
+        self._tls = tls
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def bind(self, host: str, port: int) -> tuple[str, int]:
+        """Take the address, and return it; port 0 takes a free one.
+
+        Raises:
+            DirectError: CONFIGURATION_INVALID; it cannot be had.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            detail = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise DirectError(Reason.CONFIGURATION_INVALID, detail) from None
+        address, bound = self._socket.getsockname()[:2]
+        return address, bound
+
+    async def start(self, app: ASGIApp) -> None:
+        """Serve `app`; return when it accepts connections."""
+        if self._socket is None:
+            raise DirectError(Reason.INTERNAL, "start before bind")
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=10,
+        )
+        config.load()
+        config.ssl = self._tls
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        await self._server.ready.wait()
+
+    async def stop(self, grace_s: float) -> None:
+        """Let requests in progress end within `grace_s` seconds, then close."""
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = True
+            done, _ = await asyncio.wait([self._task], timeout=grace_s)
+            if not done:
+                self._server.force_exit = True
+                await self._task
+        if self._socket is not None:
+            self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say when connections are accepted."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield

@@ -1,0 +1,158 @@
+"""Put a message where its local recipient reads it: the FHIR inbox, or its own mail server.
+
+Talks to the database through the connection it is handed; making the FHIR view is pure and runs
+in a thread.
+
+Standards:
+    AS  Applicability Statement v1.3, section 3 (AS-078: the inner message, whatever its shape)
+    DN  DN-003, EP-022 of the requirements: dispatched is durable where the recipient reads it
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Set
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import sqlalchemy as sa
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from certs.address import DirectAddress
+from certs.issuers import sha256_of
+from fhir_bridge import records
+from fhir_bridge.inbound import InboundView, view
+from fhir_bridge.inbound import Trust as TrustShown
+from fhir_bridge.terms import Terms
+from gateway import messages, queue
+from gateway.judgement import Judgement, Opened
+from gateway.messages import Direction, MessageState
+from gateway.ports import StoredBody
+from gateway.queue import NewJob
+from gateway.tables import body, message, recipient
+from gateway.tracking import State
+
+__all__ = ["Arrival", "Entry", "Inbox", "store", "trust_shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A readable message: the gateway's id, its durable octets, and what is known of its signer."""
+
+    message: UUID
+    content: StoredBody
+    message_id: str | None
+    trust: TrustShown
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recipient's copy. `view` None: it goes on to the recipient's own mail server."""
+
+    arrival: Arrival
+    mailbox: DirectAddress
+    view: InboundView | None
+
+    @property
+    def dispatched(self) -> bool:
+        """Whether the recipient can read it as soon as the entry is committed (EP-022)."""
+        return self.view is not None
+
+
+class Inbox:
+    """Knows where each local address reads its mail.
+
+    `mail_servers` names the addresses, by key, that have a mail server of their own.
+    """
+
+    def __init__(self, *, mail_servers: Set[str], terms: Terms) -> None:
+        self._mail_servers = mail_servers
+        self._terms = terms
+
+    async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
+        """Return what is to be stored for `mailbox`; `content` holds the message's octets."""
+        if mailbox.key in self._mail_servers:
+            return Entry(arrival, mailbox, None)
+        content.seek(0)
+        made = await asyncio.to_thread(
+            view,
+            content,
+            message_uuid=arrival.message,
+            mailbox=mailbox,
+            body_key=arrival.content.key,
+            received_at=arrival.received_at,
+            trust=arrival.trust,
+            terms=self._terms,
+        )
+        return Entry(arrival, mailbox, made)
+
+
+def store(connection: sa.Connection, entry: Entry, now: datetime) -> None:
+    """Store one entry, unless the same message was stored for this mailbox before."""
+    arrival, mailbox = entry.arrival, entry.mailbox
+    if _is_duplicate(connection, entry):
+        state = State.DISPATCHED
+    elif entry.view is not None:
+        records.store_received(connection, entry.view, now)
+        state = State.DISPATCHED
+    else:
+        payload: dict[str, Any] = {
+            "message": str(arrival.message),
+            "recipient": str(mailbox),
+            "body": arrival.content.key,
+            "size": arrival.content.size,
+        }
+        queue.put(connection, NewJob("relay", payload, now, destination=mailbox.key), now)
+        state = State.PROCESSED
+    messages.set_recipient(connection, arrival.message, mailbox, state=state.value, now=now)
+
+
+def trust_shown(opened: Opened, judgement: Judgement, now: datetime) -> TrustShown:
+    """Return what a reader is told about the signer."""
+    verdict = judgement.deciding
+    algorithms = opened.unsealed.algorithms
+    return TrustShown(
+        status="trusted",
+        signer=sha256_of(verdict.certificate).hex() if verdict else None,
+        binding=verdict.binding.value if verdict and verdict.binding else None,
+        organization=_organization(verdict.certificate) if verdict else None,
+        anchor=sha256_of(verdict.anchor).hex() if verdict and verdict.anchor else None,
+        bundle=None,
+        algorithms=f"{algorithms.signature} {algorithms.digest} {algorithms.content_encryption}",
+        checked=now,
+    )
+
+
+def _organization(certificate: x509.Certificate) -> str | None:
+    names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else None
+
+
+def _is_duplicate(connection: sa.Connection, entry: Entry) -> bool:
+    """Say whether this mailbox has this very message already: a peer may send twice (RFC5321 6.1).
+
+    The same Message-ID over other content is another message.
+    """
+    if entry.arrival.message_id is None:
+        return False
+    stored = body.alias()
+    query: sa.Select[Any] = (
+        sa.select(message.c.id)
+        .join(recipient, recipient.c.message_id == message.c.id)
+        .join(stored, stored.c.key == message.c.content_key)
+        .where(
+            message.c.message_id_header == entry.arrival.message_id,
+            message.c.direction == Direction.INCOMING.value,
+            message.c.state == MessageState.FINISHED.value,
+            message.c.id != entry.arrival.message,
+            recipient.c.address_key == entry.mailbox.key,
+            recipient.c.state != "refused",
+            stored.c.sha256 == entry.arrival.content.sha256,
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None

@@ -1,0 +1,324 @@
+"""What the steps of the pipeline write, each within the transaction that ends its job.
+
+Talks to the database through the connection it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from certs.address import DirectAddress
+from certs.errors import DirectError, Reason
+from certs.issuers import sha256_of
+from gateway import audit, mdn, messages, progress, queue, smime, spool
+from gateway.judgement import Judgement, Opened
+from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
+from gateway.ports import StoredBody
+from gateway.progress import Change
+from gateway.queue import Job, NewJob
+from gateway.tracking import Event, State
+from trust_bundles.decision import Decision, Verdict
+
+__all__ = [
+    "Sealed",
+    "Task",
+    "evidence_of",
+    "expired",
+    "give_up",
+    "load",
+    "put_off",
+    "refuse",
+    "send",
+    "send_on",
+    "take_in",
+    "without_key",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job's message and its recipients, in the order of the envelope."""
+
+    message: Message
+    recipients: tuple[Recipient, ...]
+
+    @property
+    def author(self) -> DirectAddress:
+        """The author; known of every message that is to go out."""
+        if self.message.author is None:
+            raise DirectError(Reason.INTERNAL, "an outgoing message without an author")
+        return self.message.author
+
+    @property
+    def body_key(self) -> str:
+        """Where the message lies as it came in."""
+        if self.message.body_key is None:
+            raise DirectError(Reason.INTERNAL, "the body is no longer kept")
+        return self.message.body_key
+
+    @property
+    def addresses(self) -> tuple[DirectAddress, ...]:
+        """The recipients' addresses."""
+        return tuple(recipient.address for recipient in self.recipients)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One sealed copy: where it goes, for whom, and what it was made with."""
+
+    domain: str
+    recipients: tuple[Decision, ...]
+    body: StoredBody
+    algorithms: smime.Algorithms
+
+
+def load(connection: Connection, job: Job) -> Task:
+    """Return the message that `job` is about.
+
+    Raises:
+        DirectError: INTERNAL; there is none.
+    """
+    identifier = UUID(job.payload["message"])
+    message = messages.get(connection, identifier)
+    if message is None:
+        raise DirectError(Reason.INTERNAL, f"no message {identifier}")
+    return Task(message, tuple(messages.recipients_of(connection, identifier)))
+
+
+def send_on(
+    connection: Connection,
+    message: Message,
+    copies: Sequence[Sealed],
+    *,
+    now: datetime,
+    window: timedelta,
+) -> None:
+    """Queue each sealed copy for its domain."""
+    due_at = progress.due_at(message, State.QUEUED, window)
+    for copy in copies:
+        spool.record(connection, copy.body, now)
+        for decision in copy.recipients:
+            messages.set_recipient(
+                connection,
+                message.id,
+                decision.address,
+                state=State.QUEUED.value,
+                was=State.QUEUED.value,
+                now=now,
+                due_at=due_at,
+                sealed=copy.body,
+            )
+        payload: dict[str, Any] = {
+            "message": str(message.id),
+            "body": copy.body.key,
+            "size": copy.body.size,
+        }
+        job = NewJob("deliver", payload, now, destination=copy.domain)
+        queue.put(connection, job, now)
+    if copies:
+        messages.set_outcome(
+            connection,
+            message.id,
+            state=MessageState.PROCESSING,
+            now=now,
+            evidence={
+                "algorithms": _algorithms(copies[0].algorithms),
+                "recipients": {
+                    decision.address.key: [
+                        _encrypted_to(v) for v in decision.verdicts if v.reason is None
+                    ]
+                    for copy in copies
+                    for decision in copy.recipients
+                },
+            },
+        )
+
+
+def put_off(
+    connection: Connection,
+    message: Message,
+    decisions: Sequence[Decision],
+    *,
+    now: datetime,
+    window: timedelta,
+) -> None:
+    """Note why these recipients wait; they stay queued, and their window runs (R-006)."""
+    for decision in decisions:
+        messages.set_recipient(
+            connection,
+            message.id,
+            decision.address,
+            state=State.QUEUED.value,
+            was=State.QUEUED.value,
+            now=now,
+            reason=decision.reason,
+            detail=decision.detail,
+            due_at=progress.due_at(message, State.QUEUED, window),
+        )
+
+
+def give_up(
+    connection: Connection,
+    message: Message,
+    decisions: Sequence[Decision],
+    *,
+    now: datetime,
+    window: timedelta,
+) -> None:
+    """Fail these recipients at once (DN-019); the others still go out (AS-062)."""
+    changes = [
+        Change(
+            decision.address,
+            Event.GAVE_UP if decision.reason is Reason.DELIVERY_EXPIRED else Event.REFUSED,
+            decision.reason,
+            decision.detail,
+        )
+        for decision in decisions
+    ]
+    progress.advance(connection, message, changes, now=now, window=window)
+
+
+def take_in(
+    connection: Connection,
+    task: Task,
+    opened: Opened,
+    judgement: Judgement,
+    content: StoredBody,
+    *,
+    now: datetime,
+    kind: Kind | None = None,
+    parent: UUID | None = None,
+) -> None:
+    """Record an accepted message; recipients that do not trust it do not get it (AS-074)."""
+    facts = opened.facts
+    messages.set_outcome(
+        connection,
+        task.message.id,
+        state=MessageState.FINISHED,
+        now=now,
+        evidence=evidence_of(opened, judgement),
+        content=content,
+        kind=kind,
+        author=facts.author,
+        message_id_header=facts.message_id,
+        wants_dispatched=mdn.wants_dispatched(facts.notification_options),
+        parent=parent,
+    )
+    for address, decision in judgement.decisions.items():
+        messages.set_recipient(
+            connection,
+            task.message.id,
+            address,
+            state=State.PROCESSED.value if decision.reason is None else "refused",
+            now=now,
+            reason=decision.reason,
+            detail=decision.detail,
+        )
+    audit.record(
+        connection,
+        now=now,
+        actor="agent",
+        action="message-trusted",
+        subject=str(task.message.id),
+        outcome="accepted",
+    )
+
+
+def send(connection: Connection, new: NewMessage, now: datetime) -> None:
+    """Accept a message of our own making, to go out as any other does (AS-040)."""
+    job = NewJob("outgoing", {"message": str(new.id)}, now)
+    messages.accept(connection, new, [job], now)
+
+
+def refuse(
+    connection: Connection,
+    task: Task,
+    error: DirectError,
+    *,
+    now: datetime,
+    opened: Opened | None = None,
+    judgement: Judgement | None = None,
+) -> None:
+    """Keep a received message as evidence, with its reason and without an answer (AS-077)."""
+    for address in task.addresses:
+        messages.set_recipient(
+            connection,
+            task.message.id,
+            address,
+            state="refused",
+            now=now,
+            reason=error.reason,
+            detail=error.detail,
+        )
+    messages.set_outcome(
+        connection,
+        task.message.id,
+        state=MessageState.REFUSED,
+        now=now,
+        reason=error.reason,
+        detail=error.detail,
+        author=opened.facts.author if opened else None,
+        message_id_header=opened.facts.message_id if opened else None,
+        evidence=evidence_of(opened, judgement) if opened else None,
+    )
+    audit.record(
+        connection,
+        now=now,
+        actor="agent",
+        action="message-refused",
+        subject=str(task.message.id),
+        outcome=error.reason.code,
+    )
+
+
+def evidence_of(opened: Opened, judgement: Judgement | None) -> dict[str, Any]:
+    """Return what is kept about how a received message was secured, and by whom."""
+    verdict = judgement.deciding if judgement else None
+    signer = verdict.certificate if verdict else opened.unsealed.signers[0].certificate
+    return {
+        "wrapped": opened.unsealed.wrapped,
+        "algorithms": _algorithms(opened.unsealed.algorithms),
+        "signer": {
+            "subject": signer.subject.rfc4514_string(),
+            "sha256": sha256_of(signer).hex(),
+            "binding": verdict.binding.value if verdict and verdict.binding else None,
+        },
+        "anchor": sha256_of(verdict.anchor).hex() if verdict and verdict.anchor else None,
+        "revocation": verdict.revocation.value if verdict and verdict.revocation else None,
+    }
+
+
+def without_key(decision: Decision) -> Decision:
+    """Return `decision` turned down: the author has no key to sign with (AS-060)."""
+    detail = "no valid signing certificate for the sender"
+    return replace(decision, certificates=(), reason=Reason.SENDER_NOT_ALLOWED, detail=detail)
+
+
+def expired(decision: Decision) -> Decision:
+    """Return `decision` made final: it could not be decided in all the time there was."""
+    return replace(decision, reason=Reason.DELIVERY_EXPIRED)
+
+
+def _encrypted_to(verdict: Verdict) -> dict[str, str | None]:
+    return {
+        "subject": verdict.certificate.subject.rfc4514_string(),
+        "sha256": sha256_of(verdict.certificate).hex(),
+        "binding": verdict.binding.value if verdict.binding else None,
+        "level": verdict.level.value,
+        "anchor": sha256_of(verdict.anchor).hex() if verdict.anchor else None,
+    }
+
+
+def _algorithms(algorithms: smime.Algorithms) -> dict[str, str]:
+    return {
+        "digest": algorithms.digest,
+        "signature": algorithms.signature,
+        "content_encryption": algorithms.content_encryption,
+        "key_transport": algorithms.key_transport,
+    }

@@ -1,0 +1,92 @@
+"""A small CA of one's own, in the data folder, for tests and small communities.
+
+Talks to the file system. The certificate is public; the key lies in an envelope like every
+private key here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from certs.address import DirectAddress
+from certs.envelope import open_envelope, seal_envelope
+from certs.errors import DirectError, Reason
+from certs.issue import (
+    Issuer,
+    KeyKind,
+    SigningKey,
+    Validity,
+    ca_certificate,
+    end_entity_certificate,
+    generate_key,
+)
+from certs.pkcs12 import KeyBundle
+from gateway.initialise import write_secret
+
+__all__ = ["OwnCa"]
+
+CA_LIFE: Final = timedelta(days=3650)
+# Certificates are made valid a little earlier than now: clocks of peers differ.
+SKEW: Final = timedelta(minutes=5)
+_CONTEXT: Final = b"direct-gateway own CA"
+
+
+class OwnCa:
+    """Issues certificates to our own addresses and domains."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The CA's certificate: the anchor that a peer adds."""
+        return self._issuer.certificate
+
+    @classmethod
+    def open(cls, folder: Path, *, kek: bytes, name: str, now: datetime) -> OwnCa:
+        """Return the CA in `folder`; make it, called `name`, where there is none.
+
+        Raises:
+            DirectError: CONFIGURATION_INVALID; its files cannot be read, or not with this `kek`.
+        """
+        certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
+        if not key_file.exists():
+            issuer = _make(name, now)
+            write_secret(key_file, seal_envelope(issuer.key, kek=kek, context=_CONTEXT))
+            certificate_file.write_bytes(issuer.certificate.public_bytes(Encoding.PEM))
+            return cls(issuer)
+        try:
+            certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+            key = open_envelope(key_file.read_bytes(), kek=kek, context=_CONTEXT)
+        except (OSError, ValueError) as error:
+            detail = f"{folder}: the CA cannot be read: {type(error).__name__}"
+            raise DirectError(Reason.CONFIGURATION_INVALID, detail) from None
+        if not isinstance(key, SigningKey):
+            raise DirectError(Reason.CONFIGURATION_INVALID, f"{key_file}: not a signing key")
+        return cls(Issuer(certificate, key))
+
+    def issue(
+        self, subject: DirectAddress | str, *, kind: KeyKind, days: int, now: datetime
+    ) -> KeyBundle:
+        """Return a new key with a certificate bound to an address, or to a domain given as text."""
+        key = generate_key(kind)
+        certificate = end_entity_certificate(
+            key.public_key(),
+            subject,
+            issuer=self._issuer,
+            validity=Validity(now - SKEW, now + timedelta(days=days)),
+        )
+        return KeyBundle(key, certificate, ())
+
+
+def _make(name: str, now: datetime) -> Issuer:
+    key = generate_key(KeyKind.RSA_2048)
+    certificate = ca_certificate(
+        key, name=name, validity=Validity(now - SKEW, now + CA_LIFE), path_length=0
+    )
+    return Issuer(certificate, key)

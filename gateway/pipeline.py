@@ -1,0 +1,219 @@
+"""What happens to a message, in order. Every step is one line; read this file first.
+
+Talks to the database, the body store, the directory and the keys through its ports. A method is
+the handler of one kind of job: the message was committed before, and what comes of the job is
+recorded in one transaction with the job's end.
+
+Standards:
+    AS  Applicability Statement v1.3, sections 2 (outgoing), 3 (notifications), 4 (trust)
+    DN  Delivery Notification in Direct v1.0, section 1
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import BinaryIO, Final
+
+from sqlalchemy import Connection
+
+from certs.errors import DirectError
+from certs.identity import Identity
+from certs.policy import CertificatePolicy
+from certs.ports import Clock, Database
+from gateway import progress
+from gateway.inbox import Arrival, Inbox, store, trust_shown
+from gateway.judgement import Judgement, Opened, check_envelope, open_message, signer_evidence
+from gateway.notices import Notices
+from gateway.notification import learn, read_notice
+from gateway.outcomes import (
+    Task,
+    expired,
+    give_up,
+    load,
+    put_off,
+    refuse,
+    send,
+    send_on,
+    take_in,
+    without_key,
+)
+from gateway.ports import BodyStore, Directory, Envelope, Keys, RetryAt, StoredBody
+from gateway.queue import Job
+from gateway.scratch import scratch
+from gateway.sealer import Sealer
+from gateway.trust import Trust
+from gateway.worker import Done, Result, Retry
+
+__all__ = ["Pipeline"]
+
+COPY_OCTETS: Final = 256 * 1024
+
+
+class Pipeline:
+    """The security and trust agent (STA) of the domains this HISP serves."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bodies: BodyStore,
+        directory: Directory,
+        keys: Keys,
+        trust: Trust,
+        sealer: Sealer,
+        inbox: Inbox,
+        notices: Notices,
+        clock: Clock,
+        retry_at: RetryAt,
+        policy: CertificatePolicy,
+        window: timedelta,
+    ) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._directory = directory
+        self._keys = keys
+        self._trust = trust
+        self._sealer = sealer
+        self._inbox = inbox
+        self._notices = notices
+        self._clock = clock
+        self._retry_at = retry_at
+        self._policy = policy
+        self._window = window
+
+    async def outgoing(self, job: Job) -> Result:
+        """Secure one accepted message; say of each recipient whether it is sent on."""
+        now = self._clock()
+        task = await self._database.read(lambda c: load(c, job))  # (io)
+        waiting = [r.address for r in task.recipients if r.state == "queued" and not r.body_key]
+        signers = await self._keys.signing(task.author, now)  # (io)
+        evidence = await asyncio.gather(  # (io)
+            *(self._directory.evidence_for(address) for address in waiting)
+        )
+        decisions = await self._trust.recipients(task.author, evidence, now)  # (io)
+        if not signers:
+            decisions = [without_key(decision) for decision in decisions]
+        ready = [d for d in decisions if d.reason is None]
+        later = [d for d in decisions if d.reason is not None and d.reason.retryable]
+        failed = [d for d in decisions if d.reason is not None and not d.reason.retryable]
+        due = self._retry_at(job.attempts, task.message.received_at, now)
+        if due is None:
+            failed, later = [*failed, *map(expired, later)], []
+        sealed = await self._sealer.seal(task, ready, signers, now)  # (io)
+
+        def record(connection: Connection) -> None:
+            send_on(connection, task.message, sealed, now=now, window=self._window)
+            put_off(connection, task.message, later, now=now, window=self._window)
+            give_up(connection, task.message, failed, now=now, window=self._window)
+            progress.announce(connection, task.message, now)
+
+        if due is not None and later and later[0].reason is not None:
+            return Retry(due, later[0].reason, later[0].detail or "", record)
+        return Done(record)
+
+    async def incoming(self, job: Job) -> Result:
+        """Open one message from the backbone; deliver it to those of its recipients who trust."""
+        now = self._clock()
+        task = await self._database.read(lambda c: load(c, job))  # (io)
+        envelope = Envelope(task.message.envelope_sender, task.addresses)
+        identities = await self._keys.decrypting(task.addresses)  # (io)
+        opened: Opened | None = None
+        judgement: Judgement | None = None
+        with scratch() as inner:
+            try:
+                opened = await self._open(task, inner, identities)  # (io)
+                check_envelope(opened.facts, envelope, self._policy.profile)
+                evidence = signer_evidence(opened)
+                judgement = await self._trust.signer(evidence, task.addresses, now)  # (io)
+                judgement.require_one()
+                if opened.facts.report_type is not None:
+                    return await self._notice(task, opened, judgement, inner, now)  # (io)
+                return await self._delivery(task, opened, judgement, inner, now)  # (io)
+            except DirectError as error:
+                return self._refused(job, task, error, now, opened, judgement)
+
+    async def _open(self, task: Task, inner: BinaryIO, identities: Sequence[Identity]) -> Opened:
+        async with self._bodies.open(task.body_key) as sealed:
+            return await asyncio.to_thread(
+                open_message, sealed, inner, identities=identities, policy=self._policy
+            )
+
+    async def _delivery(
+        self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
+    ) -> Result:
+        """Hand the inner message to the recipients that trust it; answer with MDNs (AS-076)."""
+        facts, message = opened.facts, task.message
+        content = await self._keep(inner)  # (io)
+        trust = trust_shown(opened, judgement, now)
+        arrival = Arrival(message.id, content, facts.message_id, trust, message.received_at)
+        entries = [
+            await self._inbox.entry(arrival, inner, mailbox)  # (io)
+            for mailbox in judgement.accepted
+        ]
+        answers = [
+            answer
+            for entry in entries
+            for answer in await self._notices.answers(facts, entry, now)  # (io)
+        ]
+
+        def record(connection: Connection) -> None:
+            take_in(connection, task, opened, judgement, content, now=now)
+            for entry in entries:
+                store(connection, entry, now)
+            for answer in answers:
+                send(connection, answer, now)
+
+        return Done(record)
+
+    async def _notice(
+        self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
+    ) -> Result:
+        """Learn from a trusted MDN or DSN; it is never answered (AS-079, AS-091)."""
+        notice = await asyncio.to_thread(read_notice, inner, opened.facts)
+        content = await self._keep(inner)  # (io)
+
+        def record(connection: Connection) -> None:
+            parent, _ = learn(connection, notice, now=now, window=self._window)
+            take_in(
+                connection,
+                task,
+                opened,
+                judgement,
+                content,
+                now=now,
+                kind=notice.kind,
+                parent=parent,
+            )
+
+        return Done(record)
+
+    async def _keep(self, inner: BinaryIO) -> StoredBody:
+        """Make the judged message durable, as it is."""
+        sink = self._bodies.sink()
+        inner.seek(0)
+        await asyncio.to_thread(shutil.copyfileobj, inner, sink, COPY_OCTETS)
+        inner.seek(0)
+        return await sink.finish()
+
+    def _refused(
+        self,
+        job: Job,
+        task: Task,
+        error: DirectError,
+        now: datetime,
+        opened: Opened | None,
+        judgement: Judgement | None,
+    ) -> Result:
+        """Keep the message as evidence and answer nothing (AS-077); wait where that may help."""
+        if error.reason.retryable:
+            due = self._retry_at(job.attempts, task.message.received_at, now)
+            if due is not None:
+                return Retry(due, error.reason, error.detail)
+
+        def record(connection: Connection) -> None:
+            refuse(connection, task, error, now=now, opened=opened, judgement=judgement)
+
+        return Done(record)

@@ -1,0 +1,169 @@
+"""Move the recipients of a sent message on, and let everybody who must know know.
+
+Talks to the database through the connection it is handed: state, report job, FHIR resource and
+audit event change in the caller's one transaction, so the sender hears of an outcome exactly once.
+
+Standards:
+    DN-010 to DN-015 of the requirements: per recipient, one terminal outcome, late notices ignored
+    AS-067  what is kept for each sent message
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from certs.address import DirectAddress
+from certs.errors import Reason
+from fhir_bridge import records
+from fhir_bridge.delivery import RecipientState
+from gateway import audit, messages, queue, tracking
+from gateway.messages import Kind, Message, MessageState, Recipient, Source
+from gateway.queue import NewJob
+from gateway.status import REPLIES
+from gateway.tracking import Event, State
+
+__all__ = ["Change", "advance", "announce", "due_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one recipient. `status` is an enhanced code, `text` the peer's own words."""
+
+    address: DirectAddress
+    event: Event
+    reason: Reason | None = None
+    detail: str | None = None
+    status: str | None = None
+    text: str | None = None
+
+
+def advance(
+    connection: Connection,
+    message: Message,
+    changes: Sequence[Change],
+    *,
+    now: datetime,
+    window: timedelta,
+) -> tuple[Change, ...]:
+    """Return those of `changes` that changed something; the others came late or twice (DN-014)."""
+    by_address = {r.address: r for r in messages.recipients_of(connection, message.id)}
+    applied = tuple(
+        change
+        for change in changes
+        if change.address in by_address
+        and _move(connection, message, by_address[change.address], change, now, window)
+    )
+    if applied:
+        _report_failures(connection, message, applied, now)
+        announce(connection, message, now)
+    return applied
+
+
+def due_at(message: Message, state: State, window: timedelta) -> datetime | None:
+    """Return when `state` is late, or None where nothing more is awaited (DN-017)."""
+    if message.kind is not Kind.MESSAGE:
+        return None
+    if tracking.is_final(state, wants_dispatched=message.wants_dispatched):
+        return None
+    return message.received_at + window
+
+
+def _move(
+    connection: Connection,
+    message: Message,
+    recipient: Recipient,
+    change: Change,
+    now: datetime,
+    window: timedelta,
+) -> bool:
+    before = State(recipient.state)
+    after = tracking.advance(before, change.event, wants_dispatched=message.wants_dispatched)
+    moved = after is not None and messages.set_recipient(
+        connection,
+        message.id,
+        recipient.address,
+        state=after.value,
+        was=before.value,
+        now=now,
+        reason=change.reason,
+        detail=change.detail,
+        status=change.status,
+        due_at=due_at(message, after, window),
+    )
+    audit.record(
+        connection,
+        now=now,
+        actor="agent",
+        action=change.event.value,
+        subject=f"{message.id} {recipient.address.key}",
+        outcome=after.value if moved and after else "ignored",
+        old=before.value,
+        new=change.reason.code if change.reason else None,
+    )
+    return moved
+
+
+def announce(connection: Connection, message: Message, now: datetime) -> None:
+    """Show the recipients' states on the sender's resource; finish what is complete."""
+    rows = messages.recipients_of(connection, message.id)
+    if message.source is Source.FHIR:
+        states = [_shown(row) for row in rows]
+        records.delivery_changed(connection, message=message.id, states=states, now=now)
+    if all(_is_final(message, row) for row in rows):
+        messages.set_outcome(connection, message.id, state=MessageState.FINISHED, now=now)
+
+
+def _shown(row: Recipient) -> RecipientState:
+    never_left = row.state == State.FAILED.value and row.body_key is None
+    return RecipientState(
+        address=row.address,
+        code="refused" if never_left else row.state,
+        time=row.updated_at,
+        reason=row.reason,
+        status=row.status,
+    )
+
+
+def _is_final(message: Message, row: Recipient) -> bool:
+    state = State(row.state)
+    if message.kind is not Kind.MESSAGE:
+        # DN-008: a notification is never answered; it is done when it has left.
+        return state is not State.QUEUED
+    return tracking.is_final(state, wants_dispatched=message.wants_dispatched)
+
+
+def _report_failures(
+    connection: Connection, message: Message, applied: Sequence[Change], now: datetime
+) -> None:
+    """Put the job that tells an edge user by DSN; DN-022: never for a notification."""
+    if message.kind is not Kind.MESSAGE or message.source is not Source.EDGE:
+        return
+    rows = {row.address: row for row in messages.recipients_of(connection, message.id)}
+    failures = [
+        {
+            "recipient": str(change.address),
+            "status": change.status or _status(change.reason),
+            "text": change.text or _text(change.reason),
+        }
+        for change in applied
+        if State(rows[change.address].state) is State.FAILED
+    ]
+    if failures:
+        payload: dict[str, Any] = {"message": str(message.id), "failures": failures}
+        queue.put(connection, NewJob("report", payload, now), now)
+
+
+def _status(reason: Reason | None) -> str:
+    reply = REPLIES[reason] if reason else None
+    # RFC3464 2.3.4: the class of a failed action is 5.
+    return f"5{reply.status[1:]}" if reply else "5.0.0"
+
+
+def _text(reason: Reason | None) -> str:
+    reply = REPLIES[reason] if reason else None
+    return reply.text if reply else "The recipient's system reported a failure"

@@ -1,0 +1,88 @@
+"""Seal a message once for each domain it goes to, into durable bodies.
+
+Talks to the body store; the cryptography is pure and runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from email.utils import format_datetime
+from typing import BinaryIO
+from uuid import UUID
+
+from certs.identity import Identity
+from gateway import smime
+from gateway.outcomes import Sealed, Task
+from gateway.ports import BodySink, BodyStore
+from gateway.scratch import scratch
+from gateway.sealing import Copy, seal_copies
+from trust_bundles.decision import Decision
+
+__all__ = ["Sealer"]
+
+
+class Sealer:
+    """Wraps, signs and encrypts; `hostname` names us in the Received line."""
+
+    def __init__(self, *, bodies: BodyStore, hostname: str) -> None:
+        self._bodies = bodies
+        self._hostname = hostname
+
+    async def seal(
+        self, task: Task, ready: Sequence[Decision], signers: Sequence[Identity], now: datetime
+    ) -> tuple[Sealed, ...]:
+        """Return one sealed copy for each domain among the recipients in `ready`.
+
+        Raises:
+            DirectError: MESSAGE_MALFORMED; INTERNAL where a copy cannot be made durable.
+        """
+        by_domain: dict[str, list[Decision]] = {}
+        for decision in ready:
+            by_domain.setdefault(decision.address.domain, []).append(decision)
+        if not by_domain:
+            return ()
+        sinks = {domain: self._bodies.sink() for domain in by_domain}
+        async with self._bodies.open(task.body_key) as submitted:
+            algorithms = await asyncio.to_thread(
+                self._seal, submitted, task, by_domain, sinks, signers, now
+            )
+        return tuple(
+            [
+                Sealed(domain, tuple(decisions), await sinks[domain].finish(), algorithms)
+                for domain, decisions in by_domain.items()
+            ]
+        )
+
+    def _seal(
+        self,
+        submitted: BinaryIO,
+        task: Task,
+        by_domain: dict[str, list[Decision]],
+        sinks: dict[str, BodySink],
+        signers: Sequence[Identity],
+        now: datetime,
+    ) -> smime.Algorithms:
+        message = task.message
+        copies = [
+            Copy([c for d in decisions for c in d.certificates], sinks[domain])
+            for domain, decisions in by_domain.items()
+        ]
+        with scratch() as clear:
+            return seal_copies(
+                submitted,
+                clear,
+                copies,
+                signers=signers,
+                message_id=message.message_id_header or f"<{message.id}@{task.author.domain}>",
+                accepted_at=message.received_at,
+                boundary=f"direct-{message.id.hex}",
+                trace=self._trace(message.id, message.received_at),
+                now=now,
+            )
+
+    def _trace(self, identifier: UUID, now: datetime) -> bytes:
+        # RFC5321 4.4: who took the message over, under which id, when; nothing of the edge.
+        line = f"Received: by {self._hostname} id {identifier.hex};\r\n {format_datetime(now)}\r\n"
+        return line.encode("ascii")

@@ -1,0 +1,133 @@
+"""Deliver what is queued: sealed messages to other HISPs, and notice what is late.
+
+Talks to the database and the body store, and to SMTP through its port.
+
+Standards:
+    RFC5321 section 4.5.4.1 (retry), RFC3464 (what a sender is told)
+    DN      DN-011, DN-012, DN-017, DN-019 of the requirements
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Connection
+
+from certs.errors import Reason
+from certs.ports import Clock, Database
+from gateway import messages, progress, timeline
+from gateway.messages import Recipient
+from gateway.outcomes import load
+from gateway.ports import Attempt, BodyStore, RetryAt, Sender
+from gateway.progress import Change
+from gateway.queue import Job
+from gateway.tracking import Event, State
+from gateway.worker import Done, Result, Retry
+
+__all__ = ["Transmission"]
+
+LATE_AT_A_TIME: Final = 100
+
+
+class Transmission:
+    """Sends sealed messages on; a method is the handler of one kind of job."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bodies: BodyStore,
+        sender: Sender,
+        clock: Clock,
+        retry_at: RetryAt,
+        window: timedelta,
+    ) -> None:
+        self._database = database
+        self._bodies = bodies
+        self._sender = sender
+        self._clock = clock
+        self._retry_at = retry_at
+        self._window = window
+
+    async def deliver(self, job: Job) -> Result:
+        """Deliver one sealed copy to its domain; retry those recipients that may work later."""
+        task = await self._database.read(lambda c: load(c, job))
+        body_key = job.payload["body"]
+        waiting = [r for r in task.recipients if _waits_for(r, body_key)]
+        if not waiting:
+            return Done()
+        async with self._bodies.open(body_key) as sealed:
+            delivery = await self._sender.send(
+                domain=job.destination,
+                sender=task.message.envelope_sender,
+                recipients=[r.address for r in waiting],
+                message=sealed,
+                size=job.payload["size"],
+            )
+        now = self._clock()
+        due = self._retry_at(job.attempts, task.message.received_at, now)
+        later = [a for a in delivery.attempts if a.reason is not None and a.reason.retryable]
+        changes = [
+            _change(attempt, given_up=due is None)
+            for attempt in delivery.attempts
+            if attempt not in later or due is None
+        ]
+
+        def record(connection: Connection) -> None:
+            timeline.add_attempts(connection, task.message.id, delivery, now)
+            progress.advance(connection, task.message, changes, now=now, window=self._window)
+
+        if later and due is not None:
+            reason = later[0].reason or Reason.BACKBONE_UNAVAILABLE
+            return Retry(due, reason, later[0].reply, record)
+        return Done(record)
+
+    async def watch(self, poll_s: float) -> None:
+        """Look for recipients that are late, every `poll_s` seconds, until cancelled."""
+        while True:
+            while await self.time_out() == LATE_AT_A_TIME:
+                pass
+            await asyncio.sleep(poll_s)
+
+    async def time_out(self) -> int:
+        """Fail the recipients whose notification is overdue (DN-011); return how many were."""
+        return await self._database.write(self._time_out)
+
+    def _time_out(self, connection: Connection) -> int:
+        now = self._clock()
+        late = messages.late_recipients(connection, now=now, limit=LATE_AT_A_TIME)
+        for recipient in late:
+            message = messages.get(connection, recipient.message_id)
+            if message is not None:
+                progress.advance(
+                    connection, message, [_overdue(recipient)], now=now, window=self._window
+                )
+        return len(late)
+
+
+def _waits_for(recipient: Recipient, body_key: str) -> bool:
+    return recipient.state == State.QUEUED.value and recipient.body_key == body_key
+
+
+def _change(attempt: Attempt, *, given_up: bool) -> Change:
+    if attempt.reason is None:
+        return Change(attempt.recipient, Event.RELAYED, status=attempt.status)
+    if attempt.reason.retryable and given_up:
+        return Change(
+            attempt.recipient, Event.GAVE_UP, Reason.DELIVERY_EXPIRED, attempt.reply, "5.4.7"
+        )
+    return Change(
+        attempt.recipient,
+        Event.REFUSED,
+        attempt.reason,
+        attempt.reply,
+        attempt.status,
+        attempt.reply,
+    )
+
+
+def _overdue(recipient: Recipient) -> Change:
+    detail = f"no notification of delivery in time; it was {recipient.state}"
+    return Change(recipient.address, Event.TIME_OUT, Reason.DELIVERY_EXPIRED, detail, "5.4.7")
