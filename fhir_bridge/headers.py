@@ -39,6 +39,8 @@ MAILBOXES_MAX: Final = 1000
 PARAMETERS_MAX: Final = 100
 
 _WORD: Final = re.compile(r"=\?([^?*\s]+)(?:\*[^?\s]*)?\?([bBqQ])\?([^?\s]*)\?=")
+# Python's own text codecs that no mail is written in, and whose cost may be quadratic.
+_NO_CHARSETS: Final = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape"})
 _MESSAGE_ID: Final = re.compile(r"<[^<>\s]{1,996}>")
 _LEXEME: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[(),:;<>]|[^"(),:;<>]+')
 _QUOTED_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -67,12 +69,12 @@ def unfold(value: bytes) -> str:
 def decode_charset(data: bytes, charset: str) -> tuple[str, bool]:
     """Return `data` as text, and whether nothing had to be replaced."""
     try:
-        codec = codecs.lookup(charset)
-        return codec.decode(data)[0], True
-    except (LookupError, UnicodeError, ValueError):
-        return data.decode("utf-8", "replace"), False
-    except AttributeError:  # a codec between octets and octets, such as "hex", is no charset
-        return data.decode("utf-8", "replace"), False
+        # `bytes.decode` refuses codecs that are no charset, such as "zlib".
+        if codecs.lookup(charset).name not in _NO_CHARSETS:
+            return data.decode(charset), True
+    except (LookupError, ValueError):  # of which UnicodeError is a kind
+        pass
+    return data.decode("utf-8", "replace"), False
 
 
 def decode_words(text: str) -> str:
