@@ -1,6 +1,6 @@
 """The content of one message, from the connection into a body sink.
 
-Talks to one `SmtpStream` and one `BodySink`. The content is read to its end whatever is wrong with
+Talks to one `SmtpReader` and one `BodySink`. The content is read to its end whatever is wrong with
 it, since the end is where the next command begins; what is wrong is said after it.
 
 Standards:
@@ -10,25 +10,30 @@ Standards:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from certs.errors import DirectError, Reason
 from gateway.ports import BodySink
 from gateway.smtp_data import DotDecoder
 from gateway.smtp_limits import Limits, Pace
-from gateway.smtp_stream import SmtpStream
+from gateway.smtp_reader import TIMED_OUT, SmtpReader
 from gateway.status import CommandError, Reply
 
 __all__ = ["receive"]
 
 
-async def receive(stream: SmtpStream, sink: BodySink, limits: Limits) -> None:
+async def receive(
+    reader: SmtpReader, sink: BodySink, limits: Limits, expect_in: Callable[[float], None]
+) -> None:
     """Take the content up to CRLF "." CRLF into `sink`.
+
+    `expect_in` sets the timer of the connection, in seconds, before each wait for more.
 
     Raises:
         CommandError: 550; a bare CR or LF, which would break the signature and may be smuggling.
             421; too slow.
-        DirectError: MESSAGE_TOO_BIG; INTERNAL where the sink cannot take it.
-        DisconnectedError: the peer is gone before the end.
+        DirectError: MESSAGE_TOO_BIG; what the sink says where it cannot take the content.
+        ConnectionResetError: the client is gone before the end.
     """
     clock = asyncio.get_running_loop().time
     pace = Pace(limits, clock())
@@ -36,10 +41,13 @@ async def receive(stream: SmtpStream, sink: BodySink, limits: Limits) -> None:
     fault: Exception | None = None
     rest: bytes | None = None
     while rest is None:
-        block = await stream.block(pace.wait_s(decoder.size, clock()))
-        content, rest = decoder.feed(block)
+        wait_s = pace.wait_s(decoder.size, clock())
+        if wait_s <= 0:
+            raise CommandError(TIMED_OUT)
+        expect_in(wait_s)
+        content, rest = decoder.feed(await reader.block())
         fault = fault or _fault_of(decoder, limits) or _put(content, sink)
-    stream.unread(rest)
+    reader.unread(rest)
     if fault is not None:
         raise fault
 
@@ -58,4 +66,6 @@ def _put(content: bytes, sink: BodySink) -> Exception | None:
         sink.write(content)
     except OSError as error:
         return DirectError(Reason.INTERNAL, f"body sink: {error.strerror}")
+    except Exception as error:  # noqa: BLE001 - raised after the end; content is no commands
+        return error
     return None

@@ -1,0 +1,225 @@
+"""How one SMTP connection runs: admission, time, replies, errors, and its end.
+
+Talks to one client through `aiosmtpd.smtp.SMTP`, whose connection, command loop, session, envelope
+and STARTTLS are kept. What is overridden here and why (`transport.md` 1.5):
+
+    the reader         bare LF ended a command; 2 KiB were read at a time
+    push               one write for each reply, also where commands were pipelined
+    the timer          it closed the connection without a word, also during a commit
+    eof_received       a half-close cancelled the command in progress
+    handle_exception   it told the client the error's text, and bounced the message with 500
+    size limits        they were one table for all connections, which clients could grow
+
+Standards:
+    RFC5321 sections 3.8, 4.2 and 4.5.3.2 · RFC2034 (enhanced codes) · RFC2920 section 3.2
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, AnyStr, Final, cast
+from uuid import UUID
+
+import structlog
+from aiosmtpd.smtp import SMTP, TLSSetupException
+
+from certs.errors import DirectError
+from gateway.ports import Reception, Role
+from gateway.smtp_limits import AUTH_LINE_OCTETS, Census, Limits
+from gateway.smtp_reader import SmtpReader
+from gateway.status import CommandError, Reply, reply_to
+
+__all__ = ["Service", "SmtpConnection"]
+
+_log = structlog.get_logger(__name__)
+
+# A client has this long to take our last reply.
+LINGER_S: Final = 5.0
+# Replies to pipelined commands are held back until there are this many.
+HELD_REPLIES: Final = 100
+
+# RFC5321 3.8, 4.2.2: the server closes the channel after these.
+_LAST_WORDS: Final = (b"221", b"421")
+_LONG_SESSION: Final = Reply(421, "4.3.2", "Connection was open long enough")
+# RFC2034 4 wants the code that aiosmtpd leaves out in the one reply of its own that we let it say.
+_READY: Final = {b"220 Ready to start TLS": b"220 2.0.0 Ready to start TLS"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the connections of one listener have in common.
+
+    `commits` are those in progress, also where the client is gone.
+    """
+
+    role: Role
+    reception: Reception
+    hostname: str
+    tls: ssl.SSLContext
+    limits: Limits
+    census: Census
+    connections: dict[asyncio.Task[None], SmtpConnection] = field(default_factory=dict)
+    commits: set[asyncio.Task[UUID]] = field(default_factory=set)
+
+
+class SmtpConnection(SMTP):
+    """One connection, from greeting to close; a subclass adds the commands."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._errors = 0
+        self._held: list[bytes] = []
+        # aiosmtpd clears this, the class's own, in each constructor. What is enforced is decided
+        # in `check_command`.
+        self.command_size_limit = AUTH_LINE_OCTETS
+        self.command_size_limits = defaultdict(lambda: AUTH_LINE_OCTETS)
+        super().__init__(
+            None,
+            hostname=service.hostname,
+            ident="ESMTP",  # and no version
+            data_size_limit=service.limits.size_octets,
+            tls_context=service.tls,
+            timeout=service.limits.idle_s,
+            loop=asyncio.get_running_loop(),
+        )
+        self._input = SmtpReader(self.check_command)
+        # Once more, to put our reader where aiosmtpd has put its own.
+        asyncio.StreamReaderProtocol.__init__(
+            self, self._input, self._cb_client_connected, self.loop
+        )
+
+    def check_command(self, line: bytes) -> None:
+        """Return where the command loop may have this line; overridden.
+
+        Raises:
+            CommandError: what is to be said instead.
+        """
+        raise NotImplementedError
+
+    @property
+    def peer(self) -> str:
+        """The client's IP address."""
+        name = self.session.peer if self.session is not None else None
+        return str(name[0]) if isinstance(name, tuple) else "unknown"
+
+    @property
+    def tls(self) -> str | None:
+        """TLS version and cipher, or None in clear."""
+        facts = self._tls_facts()
+        if facts is None:
+            return None
+        tunnel = cast(ssl.SSLObject, facts["ssl_object"])
+        cipher = tunnel.cipher()
+        return f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
+
+    def _tls_facts(self) -> dict[str, Any] | None:
+        return self.session.ssl if self.session is not None else None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the conversation; called once more when a TLS handshake is done."""
+        super().connection_made(transport)
+        conversation = self._handler_coroutine
+        if self._tls_protocol is None and conversation is not None:
+            self._service.connections[conversation] = self
+            conversation.add_done_callback(self._service.connections.pop)
+
+    def eof_received(self) -> bool:
+        """Let the command in progress end: its reply may still go out over plain TCP."""
+        self._input.feed_eof()
+        return self._tls_facts() is None
+
+    def interrupt(self, reply: Reply) -> None:
+        """End the conversation with `reply` when it next waits for a command."""
+        self._input.interrupt(reply)
+
+    def abort(self) -> None:
+        """Close the connection at once; aiosmtpd then cancels the command in progress."""
+        self._writer.transport.abort()
+
+    async def _handle_client(self) -> None:
+        service = self._service
+        refusal = service.census.admit(self.peer, self.loop.time())
+        if refusal is not None:
+            await self.push(str(refusal))
+            return
+        end = self.loop.call_later(service.limits.session_s, self.interrupt, _LONG_SESSION)
+        try:
+            await super()._handle_client()
+        except ConnectionResetError:
+            pass  # The client is gone, and the connection closed.
+        finally:
+            end.cancel()
+            service.census.leave(self.peer)
+
+    def _timeout_cb(self) -> None:
+        """End a wait for the client; while the gateway is at work nobody is late."""
+        shaking_hands = self._tls_protocol is not None and self._tls_facts() is None
+        if self._input.expire():
+            return
+        unsent = self._writer.transport.get_write_buffer_size()
+        if self.transport is None or unsent or shaking_hands:
+            self.abort()
+
+    async def push(self, status: AnyStr) -> None:
+        """Say one reply, or hold it back while the next command is here already (RFC2920 3.2)."""
+        if self.transport is None:
+            return
+        line = status.encode("ascii") if isinstance(status, str) else status
+        self._held.append(_READY.get(line, line) + b"\r\n")
+        self._reset_timeout()
+        if line.startswith(_LAST_WORDS):
+            self._leave()
+        elif not self._input.has_line or len(self._held) >= HELD_REPLIES:
+            await self.flush()
+
+    async def say(self, reply: Reply) -> None:
+        """Say one reply, of several lines where its text has them."""
+        # RFC5321 4.2.1: every line but the last has "-" after the code.
+        *others, last = reply.text.split("\n")
+        lines = [f"{reply.code}-{text}" for text in others]
+        lines.append(str(Reply(reply.code, reply.status, last)))
+        await self.push("\r\n".join(lines))
+
+    async def flush(self) -> None:
+        """Send what was held back, and wait while the client does not read."""
+        self._writer.write(b"".join(self._held))
+        self._held.clear()
+        # The reader's interruption shows here too; it is answered at the next read.
+        with suppress(CommandError):
+            await self._writer.drain()
+
+    def _leave(self) -> None:
+        """Send what was held back and close, soon also on a client that reads nothing."""
+        self._writer.write(b"".join(self._held))
+        self._writer.close()
+        self._reset_timeout(LINGER_S)
+        self.transport = None  # This ends aiosmtpd's command loop.
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Return what to say of a command that failed."""
+        if isinstance(error, TLSSetupException):
+            _log.info("smtp handshake failed", peer=self.peer)
+            return ""
+        if self.transport is None:
+            return ""
+        reply = self._reply_to(error)
+        self._errors += 1
+        if self._errors > self._service.limits.errors and not reply.closes:
+            reply = Reply(421, "4.7.0", "Too many errors")
+        return str(reply)
+
+    def _reply_to(self, error: Exception) -> Reply:
+        if isinstance(error, CommandError):
+            return error.reply
+        if isinstance(error, DirectError):
+            _log.info("smtp refusal", peer=self.peer, reason=error.reason.code)
+            return reply_to(error.reason)
+        # A bug or a broken disk must not bounce mail, nor tell the client of our insides.
+        reference = os.urandom(4).hex()
+        _log.exception("smtp failure", reference=reference, error=type(error).__name__)
+        return Reply(451, "4.3.0", f"Internal error {reference}, try again later")
