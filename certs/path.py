@@ -202,12 +202,12 @@ def _qualifiers(anchor: asn1_x509.Certificate) -> TrustQualifiers:
     )
 
 
-def _parameters(policy: CertificatePolicy) -> PKIXValidationParams | None:
+def _parameters(policy: CertificatePolicy) -> PKIXValidationParams:
     # AS-089: where the domain demands policies, the path must be valid under one of them.
-    if not policy.required_policies:
-        return None
+    demanded = policy.required_policies
     return PKIXValidationParams(
-        user_initial_policy_set=policy.required_policies, initial_explicit_policy=True
+        user_initial_policy_set=demanded or frozenset({"any_policy"}),
+        initial_explicit_policy=bool(demanded),
     )
 
 
