@@ -10,7 +10,7 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -49,15 +49,21 @@ _ENCODED_CAPABILITIES: Final = der.sequence(*(der.sequence(c.oid) for c in _OFFE
 
 @dataclass(frozen=True, slots=True)
 class SignedAttributes:
-    """The attributes of one signer, checked for shape.
-
-    `encodings` are the octets the signature may be over: DER, and, where the sender did not write
-    DER, also what it wrote.
-    """
+    """The attributes of one signer, checked for shape."""
 
     message_digest: bytes
-    encodings: tuple[bytes, ...]
     certificate_digest: tuple[Digest, bytes] | None
+    element: Element
+
+    def encodings(self) -> Iterator[bytes]:
+        """Yield the octets that the signature may be over."""
+        # RFC5652 5.4: it is over the DER encoding, with the tag of SET OF in place of [0]. What
+        # the sender wrote is that, as a rule; some sign what they wrote where it is not.
+        as_written = der.tlv(der.SET, self.element.content)
+        yield as_written
+        in_der = canonical(Element(der.SET, self.element.content, as_written))
+        if in_der != as_written:
+            yield in_der
 
     def check(self, digest: bytes, certificate: x509.Certificate) -> None:
         """Return where the attributes are for content of this digest and this signer.
@@ -106,9 +112,7 @@ def parse_attributes(element: Element) -> SignedAttributes:
     moment = found.get(_SIGNING_TIME)
     if moment is not None and moment.tag not in (der.UTC_TIME, der.GENERALIZED_TIME):
         raise _invalid("the signing time is not a time")
-    return SignedAttributes(
-        octets(found[_MESSAGE_DIGEST]), _encodings(element), _certificate_digest(found)
-    )
+    return SignedAttributes(octets(found[_MESSAGE_DIGEST]), _certificate_digest(found), element)
 
 
 def _single_values(element: Element) -> dict[bytes, Element]:
@@ -125,13 +129,6 @@ def _single_values(element: Element) -> dict[bytes, Element]:
             raise _invalid("a signed attribute has not exactly one value")
         found[fields[0].encoded] = values[0]
     return found
-
-
-def _encodings(element: Element) -> tuple[bytes, ...]:
-    # RFC5652 5.4: the signature is over the DER encoding, with the tag of SET OF for [0].
-    as_written = der.tlv(der.SET, element.content)
-    in_der = canonical(Element(der.SET, element.content, as_written))
-    return (in_der,) if in_der == as_written else (in_der, as_written)
 
 
 def _certificate_digest(found: Mapping[bytes, Element]) -> tuple[Digest, bytes] | None:

@@ -13,12 +13,22 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from certs.cms import der
 from certs.errors import DirectError, Reason
 
-__all__ = ["Element", "Header", "Octets", "Reader", "canonical", "children", "malformed", "octets"]
+__all__ = [
+    "Element",
+    "Octets",
+    "Reader",
+    "canonical",
+    "children",
+    "malformed",
+    "octets",
+    "walk",
+]
 
 Octets = bytes | bytearray | memoryview
 
@@ -35,7 +45,7 @@ _CONSTRUCTED: Final = 0x20
 _END_OF_CONTENTS: Final = b"\x00\x00"
 
 
-class Header(NamedTuple):
+class _Header(NamedTuple):
     """Identifier and length octets. `length` is None where indefinite."""
 
     tag: int
@@ -56,22 +66,31 @@ def malformed(detail: str) -> DirectError:
     return DirectError(Reason.MESSAGE_MALFORMED, detail)
 
 
-def children(content: bytes, *, limit: int = 64) -> list[Element]:
-    """Return the elements that `content`, of an element from `Reader.element`, consists of.
+def walk(content: bytes) -> Iterator[Element]:
+    """Yield the elements that `content`, of an element from `Reader.element`, consists of.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED; they do not fill it exactly, or are more than `limit`.
+        DirectError: MESSAGE_MALFORMED; they do not fill it exactly.
     """
-    found: list[Element] = []
     at, end = 0, len(content)
     while at < end:
-        if len(found) == limit:
-            raise malformed(f"more than {limit} elements in one place")
         tag, length, start = _header(content, at)
         if length is None or start + length > end:
             raise malformed("an element runs over the end of its container")
-        found.append(Element(tag, content[start : start + length], content[at : start + length]))
-        at = start + length
+        stop = start + length
+        yield Element(tag, content[start:stop], content[at:stop])
+        at = stop
+
+
+def children(content: bytes, *, limit: int = 64) -> list[Element]:
+    """Return what `walk` yields.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; also where there are more than `limit` elements.
+    """
+    found = list(islice(walk(content), limit + 1))
+    if len(found) > limit:
+        raise malformed(f"more than {limit} elements in one place")
     return found
 
 
@@ -114,6 +133,7 @@ class Reader:
         self._at = 0
         self._before = 0  # octets of the stream before the buffer
         self._containers: list[int | None] = []  # where each ends; None: at end-of-contents
+        self._end: int | None = None  # where the innermost of definite length ends
         self._budget = [ELEMENTS] if budget is None else budget
 
     @property
@@ -125,10 +145,7 @@ class Reader:
         head = self._header()
         if head.tag != tag:
             raise malformed(f"tag {tag:#04x} was expected and {head.tag:#04x} found")
-        if len(self._containers) >= DEPTH:
-            raise malformed("elements are nested too deep")
-        end = None if head.length is None else self._position + head.length
-        self._containers.append(end)
+        self._open(head)
 
     def leave(self) -> None:
         """Step out of the present container, which must be read to its end."""
@@ -136,6 +153,7 @@ class Reader:
             raise malformed("a container has more elements than its type")
         if self._containers.pop() is None:
             self._take(2)
+        self._end = next((end for end in reversed(self._containers) if end is not None), None)
 
     def more(self) -> bool:
         """Say whether the present container holds another element."""
@@ -177,7 +195,7 @@ class Reader:
             rest = bytes(piece)
         raise malformed("there is more after the end of the CMS object")
 
-    def _whole(self, head: Header, limit: int, depth: int) -> Element:
+    def _whole(self, head: _Header, limit: int, depth: int) -> Element:
         if depth > DEPTH:
             raise malformed("elements are nested too deep")
         if head.length is None:
@@ -216,7 +234,7 @@ class Reader:
         if self._budget[0] < 0:
             raise malformed(f"more than {ELEMENTS} elements in indefinite lengths")
 
-    def _segments(self, head: Header) -> Iterator[memoryview]:
+    def _segments(self, head: _Header) -> Iterator[memoryview]:
         outermost = len(self._containers)
         self._open(head)
         segments = received = 0
@@ -236,12 +254,14 @@ class Reader:
             else:
                 raise malformed("a constructed string holds something else than octet strings")
 
-    def _open(self, head: Header) -> None:
+    def _open(self, head: _Header) -> None:
         if len(self._containers) >= DEPTH:
             raise malformed("elements are nested too deep")
-        self._containers.append(None if head.length is None else self._position + head.length)
+        end = None if head.length is None else self._position + head.length
+        self._containers.append(end)
+        self._end = self._end if end is None else end
 
-    def _stream(self, head: Header) -> Iterator[memoryview]:
+    def _stream(self, head: _Header) -> Iterator[memoryview]:
         left = head.length or 0
         while left:
             if self._at == len(self._buffer):
@@ -251,43 +271,39 @@ class Reader:
             left -= len(piece)
             yield piece
 
-    def _header(self) -> Header:
+    def _header(self) -> _Header:
         # The longest header is one identifier, one length and LENGTH_OCTETS more octets.
-        buffered = self._fill(2 + LENGTH_OCTETS, exact=False)
+        if len(self._buffer) - self._at < 2 + LENGTH_OCTETS:
+            self._fill(2 + LENGTH_OCTETS)
         tag, length, start = _header(self._buffer, self._at)
         encoded = bytes(self._buffer[self._at : start])
-        if start - self._at > buffered:
-            raise malformed("the CMS object is cut short")
         self._at = start
-        for end in reversed(self._containers):
-            if end is not None:
-                if self._position + (length or 0) > end:
-                    raise malformed("an element runs over the end of its container")
-                break
-        return Header(tag, length, encoded)
+        if self._end is not None and self._before + start + (length or 0) > self._end:
+            raise malformed("an element runs over the end of its container")
+        return _Header(tag, length, encoded)
 
     def _look(self, count: int) -> bytes:
-        self._fill(count)
-        return bytes(self._buffer[self._at : self._at + count])
+        if len(self._buffer) - self._at < count:
+            self._fill(count)
+        found = bytes(self._buffer[self._at : self._at + count])
+        if len(found) < count:
+            raise malformed("the CMS object is cut short")
+        return found
 
     def _take(self, count: int) -> bytes:
         taken = self._look(count)
         self._at += count
         return taken
 
-    def _fill(self, count: int, *, exact: bool = True) -> int:
-        buffered = len(self._buffer) - self._at
-        if buffered >= count:
-            return buffered
+    def _fill(self, count: int) -> None:
+        """Put `count` octets into the buffer, or as many as there are."""
         parts: list[Octets] = [bytes(self._buffer[self._at :])]
+        buffered = len(parts[0])
         while buffered < count and (piece := next(self._pieces, None)) is not None:
             parts.append(bytes(piece))
             buffered += len(piece)
         self._before += self._at
         self._buffer, self._at = memoryview(b"".join(parts)), 0
-        if exact and buffered < count:
-            raise malformed("the CMS object is cut short")
-        return buffered
 
     def _next_piece(self) -> None:
         piece = next(self._pieces, None)

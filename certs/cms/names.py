@@ -10,12 +10,13 @@ Standards:
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from cryptography import x509
 
 from certs.cms import der
-from certs.cms.ber import Element, children, malformed, octets
+from certs.cms.ber import Element, malformed, octets, walk
 
 __all__ = ["issuer_and_serial", "key_identifier", "named"]
 
@@ -25,11 +26,13 @@ _KEY_IDENTIFIER: Final = der.context(0, constructed=False)
 
 def issuer_and_serial(certificate: x509.Certificate) -> bytes:
     """Return the encoded IssuerAndSerialNumber of `certificate`."""
-    (body,) = children(certificate.tbs_certificate_bytes)
-    fields = children(body.content)
+    (body,) = walk(certificate.tbs_certificate_bytes)
     # RFC5280 4.1: version [0] (absent in v1), serialNumber, signature, issuer.
-    first = 1 if fields[0].tag == _VERSION else 0
-    return der.sequence(fields[first + 2].encoded, fields[first].encoded)
+    fields = walk(body.content)
+    serial = next(fields)
+    serial = next(fields) if serial.tag == _VERSION else serial
+    _signature, issuer = islice(fields, 2)
+    return der.sequence(issuer.encoded, serial.encoded)
 
 
 def key_identifier(certificate: x509.Certificate) -> bytes:

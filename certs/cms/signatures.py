@@ -61,16 +61,17 @@ class Scheme(NamedTuple):
     digest: Digest
     pss: padding.PSS | None = None
 
-    def verify(self, certificate: x509.Certificate, signature: bytes, message: bytes) -> None:
-        """Return where `signature` over `message` was made with the key of `certificate`.
+    def verifies(self, certificate: x509.Certificate, signature: bytes, message: bytes) -> bool:
+        """Say whether `signature` over `message` was made with the key of `certificate`.
 
         Raises:
-            DirectError: SIGNATURE_INVALID; also where the key is of another kind.
+            DirectError: SIGNATURE_INVALID; the key is of another kind than the algorithm.
         """
         try:
             self._check(certificate, signature, message)
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
-            raise _invalid("the signature does not verify with the signer's key") from None
+            return False
+        return True
 
     def _check(self, certificate: x509.Certificate, signature: bytes, message: bytes) -> None:
         match self.kind, certificate.public_key():

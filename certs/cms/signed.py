@@ -180,16 +180,10 @@ class Signer:
         scheme = self.scheme(policy)
         certificate = self.certificate_in(certificates)
         self.attributes.check(digests[scheme.digest], certificate)
-        first, *others = self.attributes.encodings
-        try:
-            scheme.verify(certificate, self.signature, first)
-        except DirectError:
-            # Some senders sign the attributes in the order they wrote them. The meaning is the
-            # same, so that either order is good.
-            if not others:
-                raise
-            scheme.verify(certificate, self.signature, others[0])
-        return Verified(certificate, scheme.digest, scheme.kind)
+        for encoding in self.attributes.encodings():
+            if scheme.verifies(certificate, self.signature, encoding):
+                return Verified(certificate, scheme.digest, scheme.kind)
+        raise DirectError(Reason.SIGNATURE_INVALID, "the signature is not the signer's")
 
 
 class SignedData:
