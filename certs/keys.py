@@ -178,9 +178,9 @@ class StoredKeys:
         self._lock = Lock()
 
     async def signing(self, address: DirectAddress, now: datetime) -> Sequence[Identity]:
-        """Return the identities that may sign for `address` now.
+        """Return the identities that sign for `address` now, the newest first.
 
-        The address-bound come before the domain-bound, and the newest first.
+        The address's own, or its domain's where it has none: the narrower claim signs alone.
         """
         table = own_identity.c
         query = (
@@ -188,7 +188,9 @@ class StoredKeys:
             .where(table.signs, table.retired_at.is_(None))
             .where(table.not_before <= now, table.not_after >= now)
         )
-        return await self._identities(query)
+        rows = await self._rows(query)
+        own = [row for row in rows if row["kind"] == Binding.ADDRESS.value]
+        return await self._identities(own or rows)
 
     async def decrypting(self, addresses: Sequence[DirectAddress]) -> Sequence[Identity]:
         """Return every identity, of any age, that may open mail to any of `addresses`.
@@ -197,11 +199,13 @@ class StoredKeys:
         """
         subjects = {name for address in addresses for name in (address.key, address.domain)}
         query = _SELECT.where(own_identity.c.subject.in_(subjects)).where(own_identity.c.decrypts)
-        return await self._identities(query)
+        return await self._identities(await self._rows(query))
 
-    async def _identities(self, query: sa.Select[Any]) -> Sequence[Identity]:
+    async def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
         ordered = query.order_by(own_identity.c.kind, own_identity.c.not_before.desc())
-        rows = await self._database.read(lambda c: c.execute(ordered).mappings().all())
+        return await self._database.read(lambda c: c.execute(ordered).mappings().all())
+
+    async def _identities(self, rows: Sequence[sa.RowMapping]) -> Sequence[Identity]:
         if all(row["id"] in self._opened for row in rows):
             return [self._open(row) for row in rows]
         return await asyncio.to_thread(lambda: [self._open(row) for row in rows])
