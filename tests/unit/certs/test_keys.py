@@ -43,10 +43,10 @@ async def keep(database: Database, *identities: Identity) -> StoredKeys:
     return StoredKeys(database=database, kek=KEK)
 
 
-async def test_own_signing_key_comes_before_the_domains(database: Database) -> None:
+async def test_own_key_signs_alone_where_the_domain_has_one_too(database: Database) -> None:
     stored = await keep(database, DOMAIN, OWN, OLD)
     signing = await stored.signing(ADDRESS, NOW)
-    assert [identity.certificate for identity in signing] == [OWN.certificate, DOMAIN.certificate]
+    assert [identity.certificate for identity in signing] == [OWN.certificate]
     assert signing[0].chain == (MIDDLE.certificate,)
 
 
