@@ -64,7 +64,12 @@ class PostgresqlEngine:
 
     async def migrate(self, upgrade: Callable[[sa.Connection], None]) -> None:
         """Run `upgrade` in one transaction; processes that start together take turns."""
-        async with self._engine.begin() as connection:
+        await asyncio.to_thread(asyncio.run, self._migrate(upgrade))
+
+    async def _migrate(self, upgrade: Callable[[sa.Connection], None]) -> None:
+        """Run `upgrade` in an event loop of its own, on a connection that belongs to it."""
+        engine = create_async_engine(self._engine.url, poolclass=sa.NullPool, hide_parameters=True)
+        async with engine.begin() as connection:
             await connection.run_sync(lock, "migration")
             await connection.run_sync(upgrade)
 

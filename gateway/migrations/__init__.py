@@ -9,7 +9,9 @@ A new revision: change the tables, then write `versions/NNNN_<what>.py` by hand 
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Final
 
 import sqlalchemy as sa
 from alembic import command
@@ -20,11 +22,17 @@ from certs.errors import DirectError, Reason
 
 __all__ = ["FOLDER", "upgrade"]
 
-FOLDER = Path(__file__).parent
+FOLDER: Final = Path(__file__).parent
+
+# Alembic hands the connection to `env.py` and to the revisions through variables of its modules:
+# of two migrations at once, one would create its tables in the other's database.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def upgrade(connection: sa.Connection) -> None:
     """Bring the schema behind `connection` to the newest revision, in its transaction.
+
+    Run it in a thread of its own, for it waits for other migrations of this process.
 
     Raises:
         DirectError: INTERNAL; the schema is of a revision this version does not know.
@@ -32,6 +40,7 @@ def upgrade(connection: sa.Connection) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     try:
-        command.upgrade(config, "head")
+        with _ONE_AT_A_TIME:
+            command.upgrade(config, "head")
     except CommandError as error:
         raise DirectError(Reason.INTERNAL, f"database schema: {error}") from None

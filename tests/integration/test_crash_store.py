@@ -1,24 +1,18 @@
-"""What was acknowledged is there after a kill -9, whole, and is worked off once."""
+"""What was acknowledged is there after a crash, whole, and is worked off once."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import subprocess
 import sys
-from collections.abc import Callable
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 
-from gateway import audit, messages, queue
-from gateway.messages import MessageState
-from gateway.queue import Job
-from tests.helpers.accepting import Store, clock, open_store
+from tests.helpers.accepting import open_store
+from tests.helpers.crash_sweep import FAULTS, Fault, render, sweep
+from tests.helpers.store_check import accepted_in, check
 
 
 def run_until(folder: Path, lines: int) -> dict[UUID, str]:
@@ -36,49 +30,6 @@ def run_until(folder: Path, lines: int) -> dict[UUID, str]:
     return accepted_in(told)
 
 
-def accepted_in(lines: list[str]) -> dict[UUID, str]:
-    """Return id and SHA-256 of each message that a line of the process says it accepted."""
-    words = [line.split() for line in lines if line.endswith("\n")]
-    return {UUID(word[1]): word[2] for word in words if word[0] == "accepted"}
-
-
-async def work_off(store: Store) -> None:
-    """Do what is left to do, an hour later: the leases of the killed process are over."""
-    later = clock() + timedelta(hours=1)
-    claim = partial(queue.claim, now=later, lease_s=60, limit=100)
-    while jobs := await store.database.write(claim):
-        for job in jobs:
-            result = await store.incoming(job)
-            await store.database.write(partial(settle, job=job, record=result.record))
-
-
-def settle(connection: sa.Connection, job: Job, record: Callable[[sa.Connection], object]) -> None:
-    queue.finish(connection, job)
-    record(connection)
-
-
-async def check(store: Store, accepted: dict[UUID, str]) -> None:
-    """Everything accepted is there whole, is worked off, and the chain of events is sound."""
-    everything = await store.database.read(lambda c: messages.list_messages(c, limit=10**6))
-    assert accepted.keys() <= {message.id for message in everything}
-    await work_off(store)
-    for message in await store.database.read(lambda c: messages.list_messages(c, limit=10**6)):
-        assert message.state is MessageState.FINISHED
-        assert message.body_key is not None
-        async with store.bodies.open(message.body_key) as body:
-            digest = hashlib.sha256(body.read()).hexdigest()
-        assert digest == accepted.get(message.id, digest)
-        assert message.evidence is not None
-        assert message.evidence["sha256"] == digest
-        reached = partial(messages.recipients_of, message_id=message.id)
-        assert len(await store.database.read(reached)) == 2
-    assert await store.database.read(audit.verify) is None
-    integrity = await store.database.read(
-        lambda c: c.exec_driver_sql("PRAGMA integrity_check").scalar()
-    )
-    assert integrity == "ok"
-
-
 @pytest.mark.parametrize("rounds", [(1, 2, 3), (10, 37, 64), (150, 301)], ids=str)
 async def test_nothing_acknowledged_is_lost_by_a_kill(
     tmp_path: Path, rounds: tuple[int, ...]
@@ -89,3 +40,15 @@ async def test_nothing_acknowledged_is_lost_by_a_kill(
     assert len(accepted) >= sum(rounds)
     async with open_store(tmp_path, print) as store:
         await check(store, accepted)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_nothing_acknowledged_is_lost_wherever_a_fault_strikes(
+    fault: Fault, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few places of each kind; `python -m tests.helpers.crash_sweep` breaks many more."""
+    outcomes = sweep(fault, points=3)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{render(outcomes)}\n")
+    assert [outcome.problem for outcome in outcomes] == [None] * len(outcomes)
+    assert any(outcome.fired for outcome in outcomes)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -261,6 +262,17 @@ async def test_migrating_again_changes_nothing(database: SqlDatabase) -> None:
     await database.write(pause("a"))
     await database.migrate()
     assert await database.read(names) == ["a"]
+
+
+async def test_databases_that_are_migrated_at_once_get_a_schema_each(
+    tmp_path: Path, postgresql_server: PostgresqlServer
+) -> None:
+    urls = [f"sqlite:///{tmp_path / name}" for name in "abc"]
+    urls += [postgresql_server.url(await postgresql_server.new_database()) for _ in range(2)]
+    async with AsyncExitStack() as stack:
+        databases = [await stack.enter_async_context(SqlDatabase.open(url)) for url in urls]
+        await asyncio.gather(*(database.migrate() for database in databases))
+        assert [await database.read(names) for database in databases] == [[]] * 5
 
 
 async def test_a_schema_of_a_later_version_is_refused(database: SqlDatabase) -> None:
