@@ -22,7 +22,7 @@ from certs.keys import StoredKeys, read_kek
 from certs.policy import CertificatePolicy
 from fhir_bridge.api import create_app
 from fhir_bridge.terms import Terms
-from gateway import retry
+from gateway import queue, retry
 from gateway.acceptance import SmtpReception
 from gateway.config import Config, Fhir, Smtp
 from gateway.database import SqlDatabase
@@ -36,6 +36,7 @@ from gateway.ports import Reception, Role
 from gateway.sealer import Sealer
 from gateway.smtp_in import Limits, Listener
 from gateway.smtp_out import SmtpSender
+from gateway.sole import sole_process
 from gateway.spool import SpoolBodies
 from gateway.transmission import Transmission
 from gateway.trust import Trust
@@ -44,7 +45,7 @@ from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Listening", "running", "serve", "utc_now"]
 
-LEASE_S: Final = 600.0
+LEASE_S: Final = 60.0
 POLL_S: Final = 1.0
 GRACE_S: Final = 10.0
 LATE_POLL_S: Final = 5.0
@@ -79,6 +80,9 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         window = timedelta(seconds=config.tracking.window_s)
         database = await stack.enter_async_context(SqlDatabase.open(config.database_url))
         await database.migrate()
+        if config.on_sqlite:
+            stack.enter_context(sole_process(data))
+            await database.write(queue.break_leases)
         bodies = SpoolBodies(database=database, folder=data / "spool", clock=utc_now)
         keys = StoredKeys(database=database, kek=read_kek(data / "kek"))
         resolver = config.discovery.resolver

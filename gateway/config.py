@@ -188,6 +188,11 @@ class Config(BaseSettings):
         default = f"sqlite:///{(self.gateway.data / 'gateway.sqlite3').absolute()}"
         return self.gateway.database or default
 
+    @property
+    def on_sqlite(self) -> bool:
+        """Whether one process has the database for itself."""
+        return self.database_url.startswith("sqlite:")
+
 
 def load(path: Path) -> Config:
     """Return the configuration in `path`; relative paths in it count from its folder.
