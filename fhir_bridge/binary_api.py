@@ -79,12 +79,15 @@ class BinaryApi:
         if _wants_fhir(request):
             return await self._as_resource(row)
         start, length, status = _range(request.headers.get("range"), row.size)
-        headers = {**_safe_headers(row), "content-length": str(length)}
+        # The type goes out as it came in: the framework would add a charset to text.
+        headers = {
+            **_safe_headers(row),
+            "content-type": row.content_type,
+            "content-length": str(length),
+        }
         if status == 206:
             headers["content-range"] = f"bytes {start}-{start + length - 1}/{row.size}"
-        return StreamingResponse(
-            self._octets(row, start, length), status, headers, row.content_type
-        )
+        return StreamingResponse(self._octets(row, start, length), status, headers)
 
     async def _from_json(self, request: Request) -> tuple[AsyncIterator[bytes], str]:
         # Base64 is a third larger than the octets; the rest of a Binary is small.

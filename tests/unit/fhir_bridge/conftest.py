@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -25,6 +28,8 @@ from fhir_bridge.inbound import Trust, view
 from fhir_bridge.ports import Submission
 from fhir_bridge.records import RecipientState, delivery_changed, store_received
 from fhir_bridge.terms import Terms
+from gateway.database import SqlDatabase
+from tests.helpers.database import open_sqlite
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 BASE = "https://gw.hillside.example/fhir/R4"
@@ -157,6 +162,26 @@ class World:
             terms=TERMS,
         )
         return await self.database.write(lambda c: store_received(c, received, at))
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a migrated, empty SQLite file: migrating anew would take longer than most tests."""
+    folder = tmp_path_factory.mktemp("fhir")
+
+    async def migrate() -> None:
+        async with open_sqlite(folder):
+            pass
+
+    asyncio.run(migrate())
+    return folder / "gateway.db"
+
+
+@pytest.fixture
+async def sqlite_database(empty_database: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    shutil.copy(empty_database, tmp_path / "gateway.db")
+    async with SqlDatabase.open(f"sqlite:///{tmp_path / 'gateway.db'}") as opened:
+        yield opened
 
 
 @pytest.fixture
