@@ -1,36 +1,32 @@
-"""One connection to one SMTP server: greeting, EHLO, STARTTLS, and messages.
+"""One connection to one SMTP server: greeting, EHLO, STARTTLS, AUTH, and messages.
 
-Talks to one `SmtpStream`. MAIL and RCPT leave together where the server allows pipelining; the
-content leaves in large chunks that are not copied line by line.
+Talks to one server through aiosmtplib. Only the content is written by us: aiosmtplib would rewrite
+its line ends, which breaks signatures, copy it three times, and send it without flow control.
 
 Standards:
     RFC5321 sections 3.1 to 3.3, 4.2 (replies) and 4.5.3.2 (time-outs) · RFC1870 · RFC2034
-    RFC2920 · RFC3207 · RFC4954 and RFC4616 (AUTH PLAIN, to a smart host or an EHR)
+    RFC3207 · RFC4954 and RFC4616 (AUTH PLAIN, to a smart host or an EHR)
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Self
 
+import aiosmtplib
+
 from certs.address import DirectAddress
 from gateway.smtp_dot import DotStuffer
-from gateway.smtp_stream import DisconnectedError, SmtpStream
-from gateway.status import CommandError
 
-__all__ = ["PeerError", "PeerReply", "SmtpClient", "Timeouts"]
+__all__ = ["BrokenError", "PeerError", "PeerReply", "SmtpClient", "Timeouts"]
 
 CHUNK_OCTETS: Final = 256 * 1024
-# A reply is short; these bound what a hostile server can make us keep.
-REPLY_LINES: Final = 100
-REPLY_LINE_OCTETS: Final = 2048
 
-_REPLY: Final = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)")
 _STATUS: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 
 
@@ -49,7 +45,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class PeerReply:
-    """What a server said. `text` is bounded and has no control characters."""
+    """What a server said. `text` is bounded and has no control characters but line feeds."""
 
     code: int
     status: str
@@ -69,19 +65,20 @@ class PeerError(Exception):
         self.reply = reply
 
 
+class BrokenError(Exception):
+    """There is no connection any more: closed, silent for too long, or not SMTP."""
+
+
 class SmtpClient:
     """A connection that is greeted and ready for messages.
 
-    Any of its coroutines may raise `DisconnectedError` or, where the server is silent or talks
-    nonsense, `CommandError`; the connection is of no more use then.
+    Any of its coroutines may raise `BrokenError`; the connection is of no more use then.
     """
 
-    def __init__(self, stream: SmtpStream, *, hostname: str, timeouts: Timeouts) -> None:
-        self._stream = stream
-        self._hostname = hostname
+    def __init__(self, smtp: aiosmtplib.SMTP, timeouts: Timeouts) -> None:
+        self._smtp = smtp
         self._timeouts = timeouts
         self._dirty = False
-        self.offers: dict[str, str] = {}
         # Once the content is on its way, a connection that breaks leaves in doubt whether the
         # server has the message.
         self.in_doubt = False
@@ -91,25 +88,49 @@ class SmtpClient:
         """Return a client that has said EHLO.
 
         Raises:
-            OSError: there is no connection; TimeoutError is of this kind.
+            BrokenError: there is no connection to be had.
             PeerError: the server does not want us.
         """
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(timeouts.connect_s):
-            _, stream = await loop.create_connection(SmtpStream, address, port)
-        client = cls(stream, hostname=hostname, timeouts=timeouts)
+        smtp = aiosmtplib.SMTP(
+            hostname=address,
+            sock=await _dial(address, port, timeouts.connect_s),
+            local_hostname=hostname,
+            timeout=timeouts.command_s,
+            start_tls=False,
+        )
+        client = cls(smtp, timeouts)
         try:
-            client._require(await client._reply(timeouts.command_s))
+            await smtp.connect()
             await client.greet()
+        except aiosmtplib.SMTPConnectResponseError as error:
+            raise PeerError(_reply_of(error.code, error.message)) from error
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
         except BaseException:
-            stream.abort()
+            client.abort()
             raise
         return client
 
     @property
+    def alive(self) -> bool:
+        """Is the connection still there, as far as we know?"""
+        return self._smtp.is_connected
+
+    @property
+    def offers(self) -> Mapping[str, str]:
+        """The extensions the server offers, by lower-case keyword, with their parameters."""
+        return self._smtp.esmtp_extensions
+
+    @property
     def tls(self) -> str | None:
-        """TLS version and cipher, or None in clear."""
-        return self._stream.tls
+        """TLS version and cipher, or None in clear or once the connection is gone."""
+        if not self._smtp.is_connected:
+            return None
+        tunnel = self._smtp.get_transport_info("ssl_object")
+        if not isinstance(tunnel, ssl.SSLObject):
+            return None
+        cipher = tunnel.cipher()
+        return f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
 
     async def greet(self) -> None:
         """Say EHLO, or HELO to a server that knows no other, and learn what it offers.
@@ -117,11 +138,16 @@ class SmtpClient:
         Raises:
             PeerError: it refuses both.
         """
-        reply = await self._ask(f"EHLO {self._hostname}")
-        if not reply.positive:
-            # RFC5321 3.2: a client falls back to HELO.
-            self._require(await self._ask(f"HELO {self._hostname}"))
-        self.offers = _offers(reply) if reply.positive else {}
+        try:
+            try:
+                await self._smtp.ehlo()
+            except aiosmtplib.SMTPHeloError:
+                # RFC5321 3.2: a client falls back to HELO.
+                await self._smtp.helo()
+        except aiosmtplib.SMTPHeloError as error:
+            raise PeerError(_reply_of(error.code, error.message)) from error
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
 
     async def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Secure the connection to the server called `name`, and say EHLO again.
@@ -130,8 +156,14 @@ class SmtpClient:
             ssl.SSLError: the handshake failed, or the certificate does not satisfy `context`.
             PeerError: the server takes its offer back.
         """
-        self._require(await self._ask("STARTTLS"))
-        await self._stream.start_tls(context, self._timeouts.handshake_s, name)
+        try:
+            await self._smtp.starttls(
+                tls_context=context, server_hostname=name, timeout=self._timeouts.handshake_s
+            )
+        except aiosmtplib.SMTPResponseException as error:
+            raise PeerError(_reply_of(error.code, error.message)) from error
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
         # RFC3207 4.2: what was offered in clear counts no more.
         await self.greet()
 
@@ -141,8 +173,12 @@ class SmtpClient:
         Raises:
             PeerError: the server does not believe it.
         """
-        response = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
-        self._require(await self._ask(f"AUTH PLAIN {response}"))
+        try:
+            await self._smtp.auth_plain(user, password)
+        except aiosmtplib.SMTPResponseException as error:
+            raise PeerError(_reply_of(error.code, error.message)) from error
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
 
     async def deliver(
         self,
@@ -163,78 +199,96 @@ class SmtpClient:
     async def quit(self) -> None:
         """Leave politely, but without waiting long."""
         try:
-            self._stream.send(b"QUIT\r\n")
-            await self._reply(self._timeouts.quit_s)
-        except (DisconnectedError, CommandError):
-            pass
-        finally:
-            self._stream.close()
+            await self._smtp.quit(timeout=self._timeouts.quit_s)
+        except aiosmtplib.SMTPException:
+            self.abort()
 
     def abort(self) -> None:
         """Leave at once."""
-        self._stream.abort()
+        transport = self._smtp.transport
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+        self._smtp.close()
 
     async def _envelope(
         self, sender: DirectAddress | None, recipients: Sequence[DirectAddress], size: int
     ) -> list[PeerReply]:
-        # RFC5321 4.1.1.2: "<>" is the null reverse-path.
-        mail = f"MAIL FROM:<{sender or ''}>" + (f" SIZE={size}" if "SIZE" in self.offers else "")
-        commands = ["RSET"] if self._dirty else []
-        commands += [mail, *(f"RCPT TO:<{recipient}>" for recipient in recipients)]
+        if self._dirty:
+            await self._ask("RSET")
         self._dirty = True
-        replies = await self._ask_all(commands)
-        sender_reply, *recipient_replies = replies[-1 - len(recipients) :]
-        if not sender_reply.positive:
-            return [sender_reply for _ in recipients]
-        return recipient_replies
+        # RFC5321 4.1.1.2: "<>" is the null reverse-path.
+        path = f"FROM:<{sender or ''}>"
+        options = [f"SIZE={size}"] if "size" in self.offers else []
+        reply = await self._ask("MAIL", path, *options)
+        if not reply.positive:
+            return [reply for _ in recipients]
+        replies = []
+        for recipient in recipients:
+            reply = await self._ask("RCPT", f"TO:<{recipient}>")
+            if reply.code == 421:
+                # RFC5321 3.8: it closes the connection, and the whole transaction is void.
+                return [reply for _ in recipients]
+            replies.append(reply)
+        return replies
 
     async def _content(self, message: BinaryIO, size: int) -> PeerReply:
-        reply = await self._ask("DATA", self._timeouts.data_s)
+        reply = await self._ask("DATA", timeout_s=self._timeouts.data_s)
         if reply.code != 354:
             return reply
         self.in_doubt = True
         try:
-            stuffer = DotStuffer()
-            while chunk := await _read(message, size):
-                self._stream.send(stuffer.feed(chunk))
-                await self._stream.drain(self._timeouts.block_s)
-            self._stream.send(stuffer.finish())
-        except DisconnectedError:
-            pass  # A server that refuses in the midst of the content may have said why.
-        reply = await self._reply(self._timeouts.end_s)
+            response = await self._stream(message, size)
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise _broken(error) from error
         self.in_doubt = self._dirty = False
-        return reply
+        return _reply_of(response.code, response.message)
 
-    async def _ask_all(self, commands: Sequence[str]) -> list[PeerReply]:
-        if "PIPELINING" not in self.offers:
-            return [await self._ask(command) for command in commands]
-        for command in commands:
-            self._stream.send(f"{command}\r\n".encode("ascii"))
-        return [await self._reply(self._timeouts.command_s) for _ in commands]
+    async def _stream(self, message: BinaryIO, size: int) -> aiosmtplib.SMTPResponse:
+        """Write the content as it is but for dots, at the pace the server takes it."""
+        protocol = self._smtp.protocol
+        if protocol is None:
+            raise aiosmtplib.SMTPServerDisconnected("closed before the content")
+        # aiosmtplib drops what a server says unasked; a refusal in the midst of the content counts.
+        protocol._response_pending = True
+        stuffer = DotStuffer()
+        try:
+            while chunk := await _read(message, size):
+                protocol.write(stuffer.feed(chunk))
+                async with asyncio.timeout(self._timeouts.block_s):
+                    await protocol._drain_helper()
+            protocol.write(stuffer.finish())
+        except (aiosmtplib.SMTPServerDisconnected, ConnectionError):
+            pass  # The server may have said why.
+        return await protocol.read_response(timeout=self._timeouts.end_s)
 
-    async def _ask(self, command: str, timeout_s: float | None = None) -> PeerReply:
-        self._stream.send(f"{command}\r\n".encode("ascii"))
-        return await self._reply(timeout_s or self._timeouts.command_s)
+    async def _ask(self, verb: str, *arguments: str, timeout_s: float | None = None) -> PeerReply:
+        words = (word.encode("ascii") for word in (verb, *arguments))
+        try:
+            response = await self._smtp.execute_command(
+                *words, timeout=timeout_s or self._timeouts.command_s
+            )
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
+        return _reply_of(response.code, response.message)
 
-    async def _reply(self, timeout_s: float) -> PeerReply:
-        """Read one reply.
 
-        Raises:
-            DisconnectedError: the server left, or what it says is not SMTP.
-        """
-        texts: list[str] = []
-        for _ in range(REPLY_LINES):
-            line = _REPLY.fullmatch(await self._stream.line(REPLY_LINE_OCTETS, timeout_s))
-            if line is None:
-                raise DisconnectedError("not an SMTP reply")
-            texts.append(_printable(line[3]))
-            if line[2] != b"-":
-                return _reply_of(int(line[1]), texts)
-        raise DisconnectedError("an endless SMTP reply")
-
-    def _require(self, reply: PeerReply) -> None:
-        if not reply.positive:
-            raise PeerError(reply)
+async def _dial(address: str, port: int, timeout_s: float) -> socket.socket:
+    """Connect by ourselves: aiosmtplib has one time-out for this and for the greeting."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, name = found[0]
+        dialled = socket.socket(family, kind, protocol)
+        try:
+            dialled.setblocking(False)
+            async with asyncio.timeout(timeout_s):
+                await loop.sock_connect(dialled, name)
+        except BaseException:
+            dialled.close()
+            raise
+    except OSError as error:
+        raise _broken(error) from error
+    return dialled
 
 
 async def _read(message: BinaryIO, size: int) -> bytes:
@@ -243,18 +297,16 @@ async def _read(message: BinaryIO, size: int) -> bytes:
     return await asyncio.to_thread(message.read, CHUNK_OCTETS)
 
 
-def _reply_of(code: int, texts: list[str]) -> PeerReply:
+def _reply_of(code: int, message: str) -> PeerReply:
+    if not 200 <= code < 600:
+        raise BrokenError("what the server says is not SMTP")
+    text = "".join(c if " " <= c <= "~" or c == "\n" else "?" for c in message)
     # RFC2034 4: the enhanced code begins each line; RFC3463 2: its class is that of the code.
-    found = _STATUS.match(texts[-1])
+    found = _STATUS.match(text.rpartition("\n")[2])
     digit = str(code)[0]
     status = found[1] if found and found[1][0] == digit else f"{digit}.0.0"
-    return PeerReply(code, status, "\n".join(texts))
+    return PeerReply(code, status, text)
 
 
-def _offers(reply: PeerReply) -> dict[str, str]:
-    lines = (line.partition(" ") for line in reply.text.split("\n")[1:])
-    return {keyword.upper(): value for keyword, _, value in lines}
-
-
-def _printable(octets: bytes) -> str:
-    return "".join(chr(octet) if 0x20 <= octet < 0x7F else "?" for octet in octets)
+def _broken(error: Exception) -> BrokenError:
+    return BrokenError(str(error) or type(error).__name__)

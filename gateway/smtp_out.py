@@ -21,10 +21,8 @@ from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from gateway.mx import NoMailError
 from gateway.ports import Attempt, Delivery
-from gateway.smtp_client import PeerReply, SmtpClient, Timeouts
+from gateway.smtp_client import BrokenError, PeerReply, SmtpClient, Timeouts
 from gateway.smtp_pool import Connections, Target, UnreachableError, opportunistic_tls
-from gateway.smtp_stream import DisconnectedError
-from gateway.status import CommandError
 
 __all__ = ["Resolver", "SmtpSender"]
 
@@ -138,7 +136,7 @@ class SmtpSender:
     async def _hand_over(self, target: Target, client: SmtpClient, parcel: _Message) -> Delivery:
         try:
             replies = await _replies(client, parcel)
-        except (DisconnectedError, CommandError) as error:
+        except BrokenError as error:
             client.abort()
             if not client.in_doubt:
                 raise UnreachableError(f"lost the connection to {target.host}") from error
@@ -156,7 +154,7 @@ class SmtpSender:
 
 
 async def _replies(client: SmtpClient, parcel: _Message) -> list[PeerReply]:
-    limit = client.offers.get("SIZE", "")
+    limit = client.offers.get("size", "")
     if limit.isdecimal() and 0 < int(limit) < parcel.size:
         # the host has told what it takes.
         too_big = PeerReply(552, "5.3.4", f"The host takes at most {limit} octets")

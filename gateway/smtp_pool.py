@@ -16,9 +16,7 @@ from typing import Final
 
 import structlog
 
-from gateway.smtp_client import PeerError, SmtpClient, Timeouts
-from gateway.smtp_stream import DisconnectedError
-from gateway.status import CommandError
+from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
 
 __all__ = ["Connections", "Target", "UnreachableError", "opportunistic_tls"]
 
@@ -55,7 +53,11 @@ class Connections:
     def kept(self, target: Target) -> SmtpClient | None:
         """Return a connection that served before; the server may have tired of it."""
         clients = self._kept[target]
-        return clients.pop() if clients else None
+        while clients:
+            client = clients.pop()
+            if client.alive:
+                return client
+        return None
 
     async def new(self, target: Target) -> SmtpClient:
         """Return a new connection, under TLS where the server can.
@@ -65,13 +67,12 @@ class Connections:
         """
         try:
             client = await self._connect(target)
-            if "STARTTLS" in client.offers:
+            if "starttls" in client.offers:
                 client = await self._secure(target, client)
         except PeerError as error:
             raise UnreachableError(f"refused by {target.host}: {error}") from error
-        except (OSError, DisconnectedError, CommandError) as error:
-            what = str(error) or type(error).__name__
-            raise UnreachableError(f"no connection to {target.host}: {what}") from error
+        except BrokenError as error:
+            raise UnreachableError(f"no connection to {target.host}: {error}") from error
         return client
 
     def keep(self, target: Target, client: SmtpClient) -> None:
@@ -99,7 +100,7 @@ class Connections:
     async def _secure(self, target: Target, client: SmtpClient) -> SmtpClient:
         try:
             await client.start_tls(self._tls, target.host)
-        except (ssl.SSLError, PeerError, DisconnectedError) as error:
+        except (ssl.SSLError, PeerError, BrokenError) as error:
             # RFC7435: a peer whose TLS is broken is no worse off than one without.
             client.abort()
             _log.info("smtp tls failed, going on in clear", host=target.host, error=str(error))

@@ -33,7 +33,8 @@ _DEFAULTS: Mapping[str, str] = {
 class ScriptedServer:
     """`replies` is by verb ("CONNECT", "EHLO", ..., "." for the end of data) or by whole command.
 
-    A reply of HANG_UP closes the connection, one of SILENCE waits for the client to go.
+    A reply of HANG_UP closes the connection, one of SILENCE waits for the client to go. A reply to
+    "CONTENT" is said in the midst of it.
     """
 
     replies: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +63,11 @@ class ScriptedServer:
             goes_on = await self._say(reader, writer, command, verb)
             if verb == "STARTTLS" and self.tls is not None:
                 await writer.start_tls(self.tls)
+            if verb == "DATA" and "CONTENT" in self.replies:
+                await reader.readexactly(1000)
+                await self._say(reader, writer, "CONTENT", "CONTENT")
+                await reader.read(-1)
+                return
             if verb == "DATA" and self._reply(command, verb).startswith("354"):
                 data = await reader.readuntil(b"\r\n.\r\n")
                 self.messages.append(data)
