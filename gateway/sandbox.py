@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import dns.name
@@ -66,11 +67,12 @@ class Hisp:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Both HISPs and the DNS that they share."""
+    """Both HISPs and the DNS that they share; `zones` may be changed while it is served."""
 
     hillside: Hisp
     lakeview: Hisp
     resolver: tuple[str, int]
+    zones: dict[dns.name.Name, dns.zone.Zone]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,16 @@ class _Made:
 
 
 @asynccontextmanager
-async def open_sandbox(folder: Path, *, window_s: float = 3600.0) -> AsyncIterator[Sandbox]:
+async def open_sandbox(
+    folder: Path,
+    *,
+    window_s: float = 3600.0,
+    mailboxes: Mapping[str, HostPort] = MappingProxyType({}),
+) -> AsyncIterator[Sandbox]:
     """Run two HISPs that trust each other, with all their data under `folder`.
 
-    `window_s`: how many seconds a sender waits for a notification.
+    `window_s`: how many seconds a sender waits for a notification. `mailboxes`: addresses that
+    have a mail server of their own.
     """
     now = utc_now()
     plans = (
@@ -116,7 +124,8 @@ async def open_sandbox(folder: Path, *, window_s: float = 3600.0) -> AsyncIterat
         resolver = await responder.start(LOOPBACK, 0)
         stack.push_async_callback(responder.stop)
         made = [
-            await _set_up(plan, _config(plan, plans, resolver, window_s), now) for plan in plans
+            await _set_up(plan, _config(plan, plans, resolver, window_s, mailboxes), now)
+            for plan in plans
         ]
         for plan, one in zip(plans, made, strict=True):
             zones[dns.name.from_text(plan.domain)] = _zone(plan, one)
@@ -126,7 +135,7 @@ async def open_sandbox(folder: Path, *, window_s: float = 3600.0) -> AsyncIterat
             _hisp(plan, one, await stack.enter_async_context(running(one.config)))
             for plan, one in zip(plans, made, strict=True)
         ]
-        yield Sandbox(hisps[0], hisps[1], resolver)
+        yield Sandbox(hisps[0], hisps[1], resolver, zones)
 
 
 def _plan(name: str, domain: str, user: str, folder: Path) -> _Plan:
@@ -138,7 +147,11 @@ def _plan(name: str, domain: str, user: str, folder: Path) -> _Plan:
 
 
 def _config(
-    plan: _Plan, plans: Sequence[_Plan], resolver: tuple[str, int], window_s: float
+    plan: _Plan,
+    plans: Sequence[_Plan],
+    resolver: tuple[str, int],
+    window_s: float,
+    mailboxes: Mapping[str, HostPort],
 ) -> Config:
     anywhere = HostPort(host=LOOPBACK, port=0)
     return Config(
@@ -152,6 +165,7 @@ def _config(
         tracking=Tracking(window_s=window_s),
         # Stands in for port 25, which the MX records of a real domain lead to.
         routes={other.domain: other.backbone for other in plans},
+        mailboxes=mailboxes,
     )
 
 
