@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -22,6 +22,9 @@ from gateway.sqlite import SqliteEngine
 __all__ = ["SqlDatabase"]
 
 T = TypeVar("T")
+
+# What SQLAlchemy says of a driver, and what the drivers and the system say themselves.
+_FAILURES: Final = (sa.exc.SQLAlchemyError, sqlite3.Error, OSError)
 
 
 class SqlDatabase:
@@ -43,7 +46,7 @@ class SqlDatabase:
         """
         try:
             engine = _engine_of(url, lock_wait_s)
-        except OSError as error:
+        except _FAILURES as error:
             raise _internal(error) from None
         try:
             yield cls(engine)
@@ -58,7 +61,7 @@ class SqlDatabase:
         """
         try:
             return await self._engine.read(work)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except _FAILURES as error:
             raise _internal(error) from None
 
     async def write(self, work: Callable[[sa.Connection], T]) -> T:
@@ -69,7 +72,7 @@ class SqlDatabase:
         """
         try:
             return await self._engine.write(work)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except _FAILURES as error:
             raise _internal(error) from None
 
     async def migrate(self) -> None:
@@ -80,7 +83,7 @@ class SqlDatabase:
         """
         try:
             await self._engine.migrate(upgrade)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except _FAILURES as error:
             raise _internal(error) from None
 
 
@@ -99,7 +102,7 @@ def _engine_of(url: str, lock_wait_s: float) -> SqliteEngine | PostgresqlEngine:
     )
 
 
-def _internal(error: sa.exc.SQLAlchemyError | OSError) -> DirectError:
+def _internal(error: Exception) -> DirectError:
     """Return INTERNAL, naming the failure and no value: a value may be health information."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error):  # its texts name tables and columns only
