@@ -10,6 +10,7 @@ Standards:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from gateway.header import (
     transfer_encoding,
 )
 from gateway.multipart import Window
+from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import decoder_for
 
 __all__ = ["Algorithms", "Opening", "Reading", "Unsealed", "VerifiedSigner"]
@@ -112,6 +114,7 @@ class Opening:
         self._identities = identities
         self._policy = policy
         self._reading = reading
+        self._large = False
         self._accepted = frozenset(d for d in Digest if d is not Digest.SHA1 or policy.allow_sha1)
 
     def run(self, message: BinaryIO) -> Unsealed | Reading:
@@ -120,6 +123,8 @@ class Opening:
         Raises:
             DirectError: as `gateway.smime.unseal`.
         """
+        self._large = message.seek(0, os.SEEK_END) >= WORTHWHILE_OCTETS
+        message.seek(0)
         outer = parse_header(read_header(message))
         _must_be_envelope(media_type(outer))
         body = _decoded(_chunks(message), transfer_encoding(outer))
@@ -162,7 +167,7 @@ class Opening:
         entity = self._entity(
             outer, _announced(kind.parameters.get("micalg", "")), both=window.line_end == b"\n"
         )
-        for piece in window.part(boundary):
+        for piece in self._ahead(window.part(boundary)):
             entity.feed(piece)
         signature = _signature(_whole(window.part(boundary), _SIGNATURE_OCTETS))
         if not window.closed:
@@ -182,9 +187,12 @@ class Opening:
         if not data.enclosed:
             raise DirectError(Reason.SIGNATURE_INVALID, "an opaque signature encloses no content")
         entity = self._entity(outer, data.digests, both=False)
-        for piece in data.content():
+        for piece in self._ahead(data.content()):
             entity.feed(piece)
         return entity, data
+
+    def _ahead(self, pieces: Iterator[Octets]) -> Iterator[Octets]:
+        return read_ahead(pieces) if self._large else pieces
 
     def _entity(
         self, outer: tuple[Field, ...], announced: frozenset[Digest], *, both: bool

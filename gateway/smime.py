@@ -27,6 +27,7 @@ from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from certs.ports import Writable
 from gateway.opening import Algorithms, Opening, Reading, Unsealed, VerifiedSigner
+from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import base64_lines
 
 __all__ = ["Algorithms", "SealOptions", "Unsealed", "VerifiedSigner", "seal", "unseal"]
@@ -102,7 +103,10 @@ def seal(
     if options.content_encryption.authenticated:
         kind = "authEnveloped-data"
     out.write(outer + _ENVELOPE.format(kind=kind).encode("ascii"))
-    for piece in base64_lines(envelope.encrypt(_entity(before, content, after))):
+    encrypted: Iterable[Octets] = envelope.encrypt(_entity(before, content, after))
+    if size >= WORTHWHILE_OCTETS:
+        encrypted = read_ahead(encrypted)
+    for piece in base64_lines(encrypted):
         out.write(piece)
     return Algorithms(
         digest="+".join(digest.value for digest in digests),
