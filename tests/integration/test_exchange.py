@@ -161,7 +161,7 @@ async def test_stranger_with_a_trusted_anchor_is_delivered_and_answered(sandbox:
     message = await send_to_lakeview(sandbox)
     assert (message.state, message.reason) == (MessageState.FINISHED, None)
     [received] = await inbox(sandbox.lakeview)
-    assert received["payload"] == [{"contentString": "Text of the message.\n"}]
+    assert [part["contentString"] for part in received["payload"]] == ["Text of the message.\n"]
     [mdn] = await messages_of(sandbox.lakeview, Direction.OUTGOING)
     assert (mdn.kind, mdn.parent) == (Kind.MDN, message.id)
 

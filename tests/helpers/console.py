@@ -1,0 +1,101 @@
+"""The real console script in a subprocess: one call, or a gateway that is served."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Installation", "free_ports", "run"]
+
+SCRIPT = Path(sys.executable).parent / "direct-gateway"
+READY_S = 30.0
+
+
+def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the script; with `check`, exit status 0 is required."""
+    done = subprocess.run(
+        [SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [one.getsockname()[1] for one in sockets]
+
+
+@dataclass
+class Installation:
+    """A data folder and configuration that the script works on."""
+
+    folder: Path
+    backbone: int
+    edge: int
+    fhir: int
+
+    @classmethod
+    def create(cls, folder: Path, hostname: str, more: str = "") -> Installation:
+        folder.mkdir(parents=True, exist_ok=True)
+        backbone, edge, fhir = free_ports(3)
+        here = cls(folder, backbone, edge, fhir)
+        here.config.write_text(
+            f'[gateway]\nhostname = "{hostname}"\n'
+            f'[backbone]\nlisten = "127.0.0.1:{backbone}"\n'
+            f'[edge]\nlisten = "127.0.0.1:{edge}"\n'
+            f'[fhir]\nlisten = "127.0.0.1:{fhir}"\n'
+            f"{more}"
+        )
+        run("init", "--config", here.config)
+        return here
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "direct-gateway.toml"
+
+    def run(self, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(*arguments, "--config", self.config, check=check)
+
+    def json(self, *arguments: object) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Serve, ready when the context begins; a process still alive at its end is stopped."""
+        process = subprocess.Popen([SCRIPT, "serve", "--config", self.config])
+        try:
+            self._wait_until_ready(process)
+            yield process
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=20) == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + READY_S
+        while time.monotonic() < end:
+            assert process.poll() is None, "serve ended by itself"
+            with contextlib.suppress(OSError):
+                for port in (self.backbone, self.edge, self.fhir):
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return
+            os.sched_yield()
+            time.sleep(0.05)
+        raise AssertionError("serve did not become ready")
