@@ -9,17 +9,20 @@ Standards:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, TypeVar
 
+from asn1crypto import crl as asn1_crl  # type: ignore[import-untyped]  # ships no types
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.crl_entries import read_entries, serial_contents
 from certs.errors import DirectError, Reason
 from certs.issuers import NameKey, name_key, sha256_of
+from certs.signatures import verifies
 
 __all__ = ["Crl", "read_crl"]
 
@@ -39,34 +42,42 @@ def read_crl(data: bytes) -> Crl:
         raise DirectError(Reason.REVOCATION_UNKNOWN, "CRL is over 64 MiB")
     try:
         if data.lstrip().startswith(_PEM_BEGIN):
-            return Crl(x509.load_pem_x509_crl(data))
-        return Crl(x509.load_der_x509_crl(data))
-    except (ValueError, UnsupportedAlgorithm) as error:
+            data = x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)
+        return Crl(data)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise DirectError(Reason.REVOCATION_UNKNOWN, f"CRL does not parse: {error}") from None
 
 
 class Crl:
-    """One complete CRL. It speaks for nobody until `signed_by` and `covers` have been asked."""
+    """One complete CRL. It speaks for nobody until `signed_by` and `covers` have been asked.
 
-    def __init__(self, parsed: x509.CertificateRevocationList) -> None:
-        """Index `parsed`.
+    `digest` is the SHA-256 of its encoding.
+    """
+
+    def __init__(self, der: bytes) -> None:
+        """Read and index a list in DER.
 
         Raises:
-            ValueError: an entry or an extension does not parse.
+            ValueError, UnsupportedAlgorithm, DuplicateExtension: it does not parse.
         """
-        self._parsed = parsed
+        self._parsed = x509.load_der_x509_crl(der)
+        # The encoding as it came: `cryptography` would write the whole list anew to have it.
+        body = asn1_crl.CertificateList.load(der)["tbs_cert_list"]
+        self._signed: Final[bytes] = body.dump()
         self._verified: dict[bytes, bool] = {}
-        self._scope = _extension(parsed.extensions, x509.IssuingDistributionPoint)
-        self.digest: Final = parsed.fingerprint(hashes.SHA256())
-        self.issuer: Final[NameKey] = name_key(parsed.issuer)
-        self.this_update: Final[datetime] = parsed.last_update_utc
-        self.next_update: Final[datetime | None] = parsed.next_update_utc
-        self._revoked = frozenset(_serials(parsed))
-        self._understood = _understood(parsed.extensions, self._scope)
+        extensions = self._parsed.extensions
+        self._scope = _extension(extensions, x509.IssuingDistributionPoint)
+        entries = read_entries(body["revoked_certificates"].contents or b"", self._parsed)
+        self._revoked = entries.revoked
+        self._understood = entries.understood and _understood(extensions, self._scope)
+        self.digest: Final = hashlib.sha256(der).digest()
+        self.issuer: Final[NameKey] = name_key(self._parsed.issuer)
+        self.this_update: Final[datetime] = self._parsed.last_update_utc
+        self.next_update: Final[datetime | None] = self._parsed.next_update_utc
 
     def revokes(self, serial: int) -> bool:
         """Say whether the certificate of this serial number is revoked."""
-        return serial in self._revoked
+        return serial_contents(serial) in self._revoked
 
     def fresh_at(self, now: datetime) -> bool:
         """Say whether `now` lies from thisUpdate to nextUpdate (AS-086)."""
@@ -99,19 +110,18 @@ class Crl:
     def _verify(self, issuer: x509.Certificate) -> bool:
         try:
             usage = _extension(issuer.extensions, x509.KeyUsage)
-            key = issuer.public_key()
-            if not isinstance(key, _SIGNING_KEYS) or (usage and not usage.crl_sign):
-                return False
-            return self._parsed.is_signature_valid(key)
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+            digest = self._parsed.signature_hash_algorithm
+            parameters = self._parsed.signature_algorithm_parameters
+        except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
             return False
-
-
-def _serials(parsed: x509.CertificateRevocationList) -> Iterable[int]:
-    for entry in parsed:
-        reason = _extension(entry.extensions, x509.CRLReason)
-        if reason is None or reason.reason is not x509.ReasonFlags.remove_from_crl:
-            yield entry.serial_number
+        # RFC5280 6.3.3 (f): where the signer's keyUsage is there, it must say cRLSign.
+        return (usage is None or usage.crl_sign) and verifies(
+            issuer,
+            signature=self._parsed.signature,
+            signed=self._signed,
+            digest=digest,
+            parameters=parameters,
+        )
 
 
 def _understood(extensions: x509.Extensions, scope: x509.IssuingDistributionPoint | None) -> bool:
@@ -148,12 +158,6 @@ def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:
         return None
 
 
-_SIGNING_KEYS: Final = (
-    rsa.RSAPublicKey,
-    ec.EllipticCurvePublicKey,
-    ed25519.Ed25519PublicKey,
-    ed448.Ed448PublicKey,
-)
 _PROCESSED: Final = (
     x509.IssuingDistributionPoint,
     x509.AuthorityKeyIdentifier,

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.errors import DirectError
 from certs.profile import MAXIMUM_RSA_BITS, extensions_of
+from certs.signatures import verifies
 
 __all__ = ["IssuerIndex", "name_key", "same_authority", "sha256_of", "signed_by"]
 
@@ -38,17 +39,21 @@ class IssuerIndex(Sequence[x509.Certificate]):
         self._by_digest = {sha256_of(cert): cert for cert in certificates}
         self._certificates = tuple(self._by_digest.values())
         self._by_subject: dict[NameKey, list[x509.Certificate]] = {}
-        for cert in filter(_may_issue, self._certificates):
+        for cert in filter(_readable, self._certificates):
             self._by_subject.setdefault(name_key(cert.subject), []).append(cert)
         self.digest = _digest_of(self._by_digest)
 
     def issuers_of(self, cert: x509.Certificate) -> list[x509.Certificate]:
-        """Return the certificates with the issuer's name, likely ones first."""
-        candidates = self._by_subject.get(name_key(cert.issuer), [])
+        """Return the CA certificates with the issuer's name, likely ones first."""
+        candidates = [other for other in self.named_as_issuer_of(cert) if _may_issue(other)]
         if len(candidates) < 2:
             return candidates
         wanted = _authority_key_id(cert)
         return sorted(candidates, key=lambda candidate: _subject_key_id(candidate) != wanted)
+
+    def named_as_issuer_of(self, cert: x509.Certificate) -> list[x509.Certificate]:
+        """Return the certificates with the issuer's name, CA or not."""
+        return self._by_subject.get(name_key(cert.issuer), [])
 
     def __contains__(self, cert: object) -> bool:
         return isinstance(cert, x509.Certificate) and sha256_of(cert) in self._by_digest
@@ -97,44 +102,36 @@ def same_authority(one: x509.Certificate, other: x509.Certificate) -> bool:
 def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Say whether the issuer's key verifies the certificate's signature, whatever the names."""
     try:
-        key = issuer.public_key()
         digest = cert.signature_hash_algorithm
         parameters = cert.signature_algorithm_parameters
-        signature, signed = cert.signature, cert.tbs_certificate_bytes
-        match key, parameters:
-            case rsa.RSAPublicKey(), padding.PKCS1v15() | padding.PSS() if digest:
-                key.verify(signature, signed, parameters, digest)
-            case ec.EllipticCurvePublicKey(), ec.ECDSA():
-                key.verify(signature, signed, parameters)
-            case dsa.DSAPublicKey(), _ if digest:
-                key.verify(signature, signed, digest)
-            case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey(), _ if digest is None:
-                key.verify(signature, signed)
-            case _:
-                return False
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except (UnsupportedAlgorithm, ValueError):
         return False
-    return True
+    return verifies(
+        issuer,
+        signature=cert.signature,
+        signed=cert.tbs_certificate_bytes,
+        digest=digest,
+        parameters=parameters,
+    )
+
+
+def _readable(cert: x509.Certificate) -> bool:
+    try:
+        key = cert.public_key()
+        extensions_of(cert)
+    except (DirectError, UnsupportedAlgorithm, ValueError):
+        return False
+    return not (isinstance(key, rsa.RSAPublicKey) and key.key_size > MAXIMUM_RSA_BITS)
 
 
 def _may_issue(cert: x509.Certificate) -> bool:
-    try:
-        key = cert.public_key()
-        extensions = extensions_of(cert)
-    except (DirectError, UnsupportedAlgorithm, ValueError):
-        return False
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size > MAXIMUM_RSA_BITS:
-        return False
     if cert.version is not x509.Version.v3:
         return True
-    # RFC5280 4.2.1.9: in version 3, only a certificate that says so is a CA's.
-    return any(
-        isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
-        for extension in extensions
-    ) and not any(
-        isinstance(extension.value, x509.KeyUsage) and not extension.value.key_cert_sign
-        for extension in extensions
-    )
+    # RFC5280 4.2.1.9 and 4.2.1.3: in version 3, only a certificate that says so is a CA's.
+    values = [extension.value for extension in extensions_of(cert)]
+    says_ca = any(isinstance(value, x509.BasicConstraints) and value.ca for value in values)
+    usages = [value for value in values if isinstance(value, x509.KeyUsage)]
+    return says_ca and all(usage.key_cert_sign for usage in usages)
 
 
 def _authority_key_id(cert: x509.Certificate) -> bytes | None:

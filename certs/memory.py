@@ -22,6 +22,7 @@ __all__ = ["Kept", "Memory"]
 T = TypeVar("T")
 
 RETRY: Final = timedelta(minutes=1)
+AHEAD: Final = 10  # fetched anew in the last 1/10 of its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Kept(Generic[T]):
     """
 
     answer: T | None
+    since: datetime
     until: datetime
     failure: str | None = None
 
@@ -50,27 +52,31 @@ class Memory(Generic[T]):
         """Return what is kept under `key`, or else what `fetch` returns with its end.
 
         Where `fetch` raises a `DirectError`, the last good answer is returned beside the failure,
-        and nobody asks again for a minute. A caller that is cancelled does not cancel the fetch
-        that others wait for.
+        and nobody asks again for a minute. In the last tenth of its time an answer is fetched anew
+        while the old one serves, so that what is used often is never waited for. A caller that is
+        cancelled does not cancel the fetch that others wait for.
         """
         kept = self._kept.get(key)
-        if kept is not None and now < kept.until:
+        if kept is not None and kept.since <= now < kept.until:
             self._kept.move_to_end(key)
+            if kept.answer is not None and now > kept.until - (kept.until - kept.since) / AHEAD:
+                self._start(key, now, fetch)
             return kept
+        return await asyncio.shield(self._start(key, now, fetch))
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._kept.clear()
+
+    def _start(
+        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
+    ) -> asyncio.Task[Kept[T]]:
         task = self._running.get(key)
         if task is None:
             task = asyncio.create_task(self._refresh(key, now, fetch))
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
-        return await asyncio.shield(task)
-
-    def put(self, key: Hashable, answer: T, until: datetime) -> None:
-        """Keep an answer that came from elsewhere."""
-        self._keep(key, Kept(answer, until))
-
-    def clear(self) -> None:
-        """Forget all answers."""
-        self._kept.clear()
+        return task
 
     async def _refresh(
         self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
@@ -78,9 +84,9 @@ class Memory(Generic[T]):
         old = self._kept.get(key)
         try:
             answer, until = await fetch()
-            kept = Kept(answer, until)
+            kept = Kept(answer, now, until)
         except DirectError as error:
-            kept = Kept(old.answer if old else None, now + RETRY, error.detail)
+            kept = Kept(old.answer if old else None, now, now + RETRY, error.detail)
         self._keep(key, kept)
         return kept
 

@@ -15,9 +15,9 @@ from typing import Final
 
 from asn1crypto import keys as asn1_keys  # type: ignore[import-untyped]  # ships no types
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -25,8 +25,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs.errors import DirectError
 from certs.issuers import signed_by
 from certs.profile import extensions_of, valid_at
+from certs.signatures import Parameters, verifies
 
-__all__ = ["Status", "request_for", "status_in"]
+__all__ = ["Status", "fresh_until", "request_for", "status_in"]
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
 LONGEST_WITHOUT_NEXT_UPDATE: Final = timedelta(days=1)
@@ -71,6 +72,15 @@ def status_in(
     if any(single.certificate_status is good and _fresh(single, now) for single in mine):
         return Status.GOOD
     return Status.UNKNOWN
+
+
+def fresh_until(answer: ocsp.OCSPResponse) -> datetime | None:
+    """Return the earliest nextUpdate in the answer, or None where it says none."""
+    try:
+        ends = [single.next_update_utc for single in answer.responses]
+    except ValueError:
+        return None
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _is_about(
@@ -126,21 +136,22 @@ def _may_respond(delegate: x509.Certificate, issuer: x509.Certificate, now: date
 
 
 def _verifies(answer: ocsp.OCSPResponse, responder: x509.Certificate) -> bool:
-    key, digest = responder.public_key(), answer.signature_hash_algorithm
-    signature, signed = answer.signature, answer.tbs_response_bytes
-    try:
-        match key:
-            case rsa.RSAPublicKey() if digest:
-                key.verify(signature, signed, padding.PKCS1v15(), digest)
-            case ec.EllipticCurvePublicKey() if digest:
-                key.verify(signature, signed, ec.ECDSA(digest))
-            case ed25519.Ed25519PublicKey():
-                key.verify(signature, signed)
-            case _:
-                return False
-    except InvalidSignature:
-        return False
-    return True
+    digest, parameters = answer.signature_hash_algorithm, _parameters(responder, answer)
+    return verifies(
+        responder,
+        signature=answer.signature,
+        signed=answer.tbs_response_bytes,
+        digest=digest,
+        parameters=parameters,
+    )
+
+
+def _parameters(responder: x509.Certificate, answer: ocsp.OCSPResponse) -> Parameters:
+    # The library does not tell the parameters of an answer's signature; PSS is not processed.
+    digest = answer.signature_hash_algorithm
+    if isinstance(responder.public_key(), rsa.RSAPublicKey):
+        return padding.PKCS1v15()
+    return ec.ECDSA(digest) if digest else None
 
 
 def _sha1_key_hash(cert: x509.Certificate) -> bytes:

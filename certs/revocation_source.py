@@ -25,9 +25,8 @@ from certs.http_client import HttpClient
 from certs.issuers import sha256_of
 from certs.locations import crl_urls, ocsp_urls
 from certs.memory import RETRY, Memory
-from certs.ocsp import Status, request_for, status_in
+from certs.ocsp import Status, fresh_until, request_for, status_in
 from certs.path import Path
-from certs.revocation import status_of
 
 __all__ = ["RevocationSource"]
 
@@ -66,9 +65,7 @@ class RevocationSource:
         # The list first: it serves all certificates of the CA, and tells nobody whom we write to.
         # A responder is asked only about what no list answers.
         answer = await self._from_lists(cert, now)
-        if not ocsp_urls(cert):
-            return answer
-        if await asyncio.to_thread(status_of, cert, issuer, answer, now) is not Status.UNKNOWN:
+        if any(crl.fresh_at(now) for crl in answer.crls):
             return answer
         asked = await self._from_responders(cert, issuer, now)
         return Revocation(
@@ -125,5 +122,4 @@ class RevocationSource:
             raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP answer does not parse") from None
         if status_in(answer, cert, issuer, now) is Status.UNKNOWN:
             raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP responder knows no answer")
-        ends = [single.next_update_utc for single in answer.responses]
-        return answer, min([end for end in ends if end and end > now] + [now + LONGEST])
+        return answer, min(fresh_until(answer) or now + LONGEST, now + LONGEST)

@@ -142,7 +142,13 @@ class _Task:
             path = find_path(
                 cert, self.evidence.intermediates, self.anchors, now=self.now, policy=self.policy
             )
-            status = judge(path, revocation, now=self.now, policy=self.policy)
+            status = judge(
+                path,
+                revocation,
+                now=self.now,
+                policy=self.policy,
+                intermediates=self.evidence.intermediates,
+            )
         except DirectError as error:
             return Judged(path, None, error.reason, error.detail, revocation)
         return Judged(path, status, None, None, revocation)

@@ -24,7 +24,7 @@ from cryptography.x509 import ocsp
 from certs.errors import Reason
 from certs.evidence import Evidence, Revocation
 from certs.issuers import sha256_of
-from certs.ocsp import Status
+from certs.ocsp import Status, fresh_until
 from certs.path import Path
 from certs.policy import CertificatePolicy
 from trust_bundles.anchors import Anchors
@@ -53,10 +53,9 @@ class Judged:
         if self.path is None or self.reason is not None:
             return now + LONGEST_FAILURE
         ends = [cert.not_valid_after_utc for cert in (*self.path.certificates, self.path.anchor)]
-        ends += [
-            crl.next_update for crl in self.revocation.crls if crl.fresh_at(now) and crl.next_update
-        ]
-        ends += [end for answer in self.revocation.ocsp_responses for end in _ends(answer, now)]
+        answers = [crl.next_update for crl in self.revocation.crls]
+        answers += [fresh_until(answer) for answer in self.revocation.ocsp_responses]
+        ends += [end for end in answers if end is not None and end > now]
         return min((now + LONGEST, *ends))
 
 
@@ -110,13 +109,6 @@ def key_of(
         purpose,
         policy,
     )
-
-
-def _ends(answer: ocsp.OCSPResponse, now: datetime) -> list[datetime]:
-    if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-        return []
-    ends = [single.next_update_utc for single in answer.responses]
-    return [end for end in ends if end is not None and end > now]
 
 
 def _digest(answer: ocsp.OCSPResponse) -> bytes:

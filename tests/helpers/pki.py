@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final
 
-from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]  # ships no types
+from asn1crypto import crl as asn1_crl  # type: ignore[import-untyped]  # ships no types
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -27,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import ocsp
 
 from certs.address import parse_address
+from certs.cms.der import integer, sequence, tlv
 from certs.identity import Identity, SoftwareKey, SupportedPrivateKey
 from certs.issue import (
     Issuer,
@@ -44,6 +46,7 @@ __all__ = [
     "NOW",
     "Ca",
     "der",
+    "large_crl",
     "pem",
     "pkcs12_of",
     "private_key_of",
@@ -56,6 +59,7 @@ NOW: Final = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 YEAR: Final = timedelta(days=365)
 BOTH: Final = frozenset(Use)
 NOWHERE: Final = Locations()
+BIT_STRING: Final = 0x03
 
 
 @cache
@@ -243,6 +247,22 @@ def resign_sha1(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> x509.C
     body = parsed["tbs_certificate"].dump(force=True)
     parsed["signature_value"] = key.sign(body, padding.PKCS1v15(), hashes.SHA1())
     return x509.load_der_x509_certificate(parsed.dump(force=True))
+
+
+def large_crl(ca: Ca, entries: int) -> bytes:
+    """A CRL over the serial numbers from 2**152 on; `cryptography` takes a minute to make one."""
+    small = asn1_crl.CertificateList.load(ca.crl([1]).public_bytes(Encoding.DER))
+    body = small["tbs_cert_list"]
+    (entry,) = body["revoked_certificates"]
+    after_serial = b"".join(entry[n].dump() for n in (1, 2))
+    revoked = b"".join(
+        sequence(integer(2**152 + number), after_serial) for number in range(entries)
+    )
+    fields = [body[n].dump() for n in range(5)]
+    signed = sequence(*fields, sequence(revoked), body["crl_extensions"].dump())
+    assert isinstance(ca.key, ec.EllipticCurvePrivateKey)
+    signature = b"\0" + ca.key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    return sequence(signed, small["signature_algorithm"].dump(), tlv(BIT_STRING, signature))
 
 
 def private_key_of(identity: Identity) -> SupportedPrivateKey:

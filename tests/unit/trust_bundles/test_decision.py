@@ -5,9 +5,10 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.address import parse_address
-from certs.crl import Crl
+from certs.crl import read_crl
 from certs.errors import Reason
 from certs.evidence import Evidence, Found, Level, Revocation
 from certs.issue import Locations, Use
@@ -60,7 +61,7 @@ UNTRUSTED = OTHER.issue(address=str(ADDRESS)).certificate
 REVOKED = ROOT.issue(address=str(ADDRESS), locations=WITH_CRL).certificate
 BY_MIDDLE = MIDDLE.issue(address=str(ADDRESS)).certificate
 DOMAIN_BOUND = ROOT.issue(domain=ADDRESS.domain).certificate
-REVOCATION = Revocation(crls=(Crl(ROOT.crl([REVOKED])),))
+REVOCATION = Revocation(crls=(read_crl(ROOT.crl([REVOKED]).public_bytes(Encoding.DER)),))
 
 
 def test_trusted_certificate_is_decided_for_with_its_path() -> None:
