@@ -33,11 +33,10 @@ __all__ = [
     "claim",
     "fail",
     "finish",
+    "get",
     "hand_back",
-    "hold",
     "list_jobs",
     "put",
-    "release",
     "renew",
     "retry",
 ]
@@ -213,24 +212,26 @@ def break_leases(connection: sa.Connection) -> int:
     return connection.execute(held.values(lease_until=None, lease_token=None)).rowcount
 
 
-def hold(connection: sa.Connection, job_id: UUID) -> bool:
-    """Keep a job back until it is released; say whether there was one to hold."""
-    return _move(connection, job_id, JobState.READY, JobState.HELD)
-
-
-def release(connection: sa.Connection, job_id: UUID) -> bool:
-    """Let a held job go on; say whether there was one."""
-    return _move(connection, job_id, JobState.HELD, JobState.READY)
-
-
 def list_jobs(
-    connection: sa.Connection, *, limit: int, state: JobState | None = None
+    connection: sa.Connection,
+    *,
+    limit: int,
+    state: JobState | None = None,
+    destination: str | None = None,
 ) -> Sequence[Job]:
-    """Return the jobs that are due first."""
+    """Return the jobs that match, those that are due first."""
     query = sa.select(*_COLUMNS).order_by(jobs.c.due_at, jobs.c.id).limit(limit)
     if state is not None:
         query = query.where(jobs.c.state == state.value)
+    if destination is not None:
+        query = query.where(jobs.c.destination == destination)
     return [_job(row) for row in connection.execute(query)]
+
+
+def get(connection: sa.Connection, job_id: UUID) -> Job | None:
+    """Return the job with this id."""
+    row = connection.execute(sa.select(*_COLUMNS).where(jobs.c.id == job_id)).first()
+    return _job(row) if row else None
 
 
 def _settle(connection: sa.Connection, job: Job, **values: object) -> None:
@@ -241,11 +242,6 @@ def _settle(connection: sa.Connection, job: Job, **values: object) -> None:
 def _change(connection: sa.Connection, job: Job, **values: object) -> bool:
     held = jobs.update().where(jobs.c.id == job.id, jobs.c.lease_token == job.token)
     return connection.execute(held.values(**values)).rowcount == 1
-
-
-def _move(connection: sa.Connection, job_id: UUID, before: JobState, after: JobState) -> bool:
-    move = jobs.update().where(jobs.c.id == job_id, jobs.c.state == before.value)
-    return connection.execute(move.values(state=after.value)).rowcount == 1
 
 
 def _job(row: sa.Row[Any]) -> Job:

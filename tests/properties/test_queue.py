@@ -6,6 +6,7 @@ is done twice on the record, nothing is lost.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -14,8 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from certs.errors import Reason
-from gateway import queue
+from certs.errors import DirectError, Reason
+from gateway import queue, queue_control
 from gateway.queue import Job, JobState, LeaseLostError, NewJob
 from gateway.tables import job, paused_destination
 
@@ -106,8 +107,16 @@ class Interleaving(RuleBasedStateMachine):
 
     @rule(claimed=claims, held=st.booleans())
     def hold_or_release(self, claimed: Job, held: bool) -> None:
-        with self.engine.begin() as connection:
-            (queue.hold if held else queue.release)(connection, claimed.id)
+        verb = queue_control.hold if held else queue_control.release
+        # It may be finished, or a dead letter.
+        with self.engine.begin() as connection, suppress(DirectError):
+            verb(connection, claimed.id)
+
+    @rule(claimed=claims)
+    def an_administrator_retries_it(self, claimed: Job) -> None:
+        with self.engine.begin() as connection, suppress(DirectError):
+            queue_control.retry_now(connection, claimed.id, self.now)
+            self.dead.discard(claimed.id)
 
     @invariant()
     def every_job_is_in_the_queue_or_finished_once(self) -> None:
@@ -122,7 +131,7 @@ class Interleaving(RuleBasedStateMachine):
         self.now += timedelta(days=1)
         with self.engine.begin() as connection:
             for held in queue.list_jobs(connection, limit=10_000, state=JobState.HELD):
-                queue.release(connection, held.id)
+                queue_control.release(connection, held.id)
             rest = queue.claim(connection, now=self.now, lease_s=LEASE_S, limit=10_000)
             for one in rest:
                 queue.finish(connection, one)

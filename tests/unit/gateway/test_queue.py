@@ -175,21 +175,8 @@ async def test_a_renewed_lease_lasts_longer_and_a_lost_one_is_told(database: Sql
     assert len(await claim(database, half + timedelta(seconds=LEASE_S))) == 1
 
 
-async def test_a_held_job_waits_until_it_is_released(database: SqlDatabase) -> None:
-    await put(database, new())
-    [job] = await listed(database)
-    assert await database.write(lambda c: queue.hold(c, job.id))
-    assert await claim(database) == []
-    assert not await database.write(lambda c: queue.hold(c, job.id))
-    assert await database.write(lambda c: queue.release(c, job.id))
-    assert len(await claim(database)) == 1
-
-
-async def test_a_job_that_is_held_while_it_runs_stays_held_on_a_retry(
-    database: SqlDatabase,
-) -> None:
-    await put(database, new())
-    [job] = await claim(database)
-    await database.write(lambda c: queue.hold(c, job.id))
-    await database.write(lambda c: queue.retry(c, job, NOW, Reason.INTERNAL, "x"))
-    assert await claim(database) == []
+async def test_jobs_are_listed_by_destination_and_found_by_id(database: SqlDatabase) -> None:
+    await put(database, new(destination="a.example"), new(destination="b.example"))
+    [job] = await database.read(lambda c: queue.list_jobs(c, limit=9, destination="b.example"))
+    assert await database.read(lambda c: queue.get(c, job.id)) == job
+    assert await database.read(lambda c: queue.get(c, uuid4())) is None
