@@ -10,13 +10,14 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from cryptography.hazmat.primitives import hashes
 
 from certs.cms.algorithms import Digest
 from certs.cms.ber import Octets, malformed
+from certs.errors import DirectError
 from certs.policy import CertificatePolicy
 from gateway.header import (
     HEADER_OCTETS,
@@ -37,6 +38,9 @@ class SignedEntity:
     After `finish`: `digests` of the exact octets, `canonical_digests` of the same with canonical
     line ends where asked for `both`, `wrapped`, and the `size` written. With `canonical` the
     octets are made canonical before all else.
+
+    What is wrong with the entity itself is kept as `problem` and counts only once its signature is
+    known to be good: before that, it may be the work of whoever tampered with the envelope.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class SignedEntity:
         self._line_ends = _LineEnds() if both or canonical else None
         self._rewrite = canonical
         self._header: bytes | None = b""  # as far as it has come; None once it is behind us
+        self.problem: DirectError | None = None
         self._decoder: Decoder = decoder_for("binary")
         self.digests: dict[Digest, bytes] = {}
         self.canonical_digests: dict[Digest, bytes] = {}
@@ -65,11 +70,7 @@ class SignedEntity:
         self.size = 0
 
     def feed(self, piece: Octets) -> None:
-        """Take the next octets.
-
-        Raises:
-            DirectError: MESSAGE_MALFORMED.
-        """
+        """Take the next octets."""
         if self._line_ends is not None:
             canonical = self._line_ends.feed(piece)
             if self._rewrite:
@@ -79,26 +80,30 @@ class SignedEntity:
         self._take(piece)
 
     def finish(self) -> None:
-        """Take note that there are no more.
-
-        Raises:
-            DirectError: MESSAGE_MALFORMED; the entity has no body, or breaks off.
-        """
+        """Take note that there are no more."""
         if self._line_ends is not None:
             last = self._line_ends.finish()
             if self._rewrite:
                 self._take(last)
             elif self._canonical is not None:
                 self._canonical.update(last)
-        if self._header is not None:
-            raise malformed("the signed part has no end of its header")
-        self._write(self._decoder.finish())
+        self._guarded(self._unwrap_rest)
         self.digests = self._exact.finish()
         if self._canonical is not None:
             self.canonical_digests = self._canonical.finish()
 
     def _take(self, piece: Octets) -> None:
         self._exact.update(piece)
+        self._guarded(lambda: self._unwrap(piece))
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        if self.problem is None:
+            try:
+                step()
+            except DirectError as error:
+                self.problem = error
+
+    def _unwrap(self, piece: Octets) -> None:
         if self._header is None:
             self._write(self._decoder.feed(piece))
             return
@@ -110,6 +115,11 @@ class SignedEntity:
             self._write(self._decoder.feed(memoryview(header)[found[1] :]))
         elif len(self._header) > HEADER_OCTETS:
             raise malformed("the header of the signed part is too long")
+
+    def _unwrap_rest(self) -> None:
+        if self._header is not None:
+            raise malformed("the header of the signed part has no end")
+        self._write(self._decoder.finish())
 
     def _start(self, header: bytes, empty_line: bytes) -> None:
         fields = parse_header(header)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
@@ -129,17 +128,22 @@ class Opening:
         _must_be_envelope(media_type(outer))
         body = _decoded(_chunks(message), transfer_encoding(outer))
         decryption = decrypt(body, self._identities, self._policy)
+        content = _Framed(decryption.content)
         try:
-            return self._open(decryption, outer)
-        except DirectError:
+            return self._open(decryption, Window(content), outer)
+        except DirectError as error:
             # R-026: whatever was wrong, the whole content is decrypted before we say so. Where
             # that fails, it is the only thing we say: the content was not what we took it for.
-            for _piece in decryption.content:
+            for _piece in content:
                 pass
+            if error.reason is Reason.MESSAGE_MALFORMED and error is not content.failure:
+                # Nobody is known to have written what is malformed here.
+                raise DirectError(Reason.SIGNATURE_INVALID, error.detail) from None
             raise
 
-    def _open(self, decryption: Decryption, outer: tuple[Field, ...]) -> Unsealed | Reading:
-        window = Window(decryption.content)
+    def _open(
+        self, decryption: Decryption, window: Window, outer: tuple[Field, ...]
+    ) -> Unsealed | Reading:
         fields, kind = _plaintext_header(window)
         if kind.name == "multipart/signed":
             entity, data = self._detached(window, kind, outer)
@@ -149,8 +153,7 @@ class Opening:
             raise _not_secured("the signature does not cover the whole message")
         else:
             raise _not_secured("the message is encrypted but not signed")
-        with _as_bad_signature():
-            certificates, signers = data.finish()
+        certificates, signers = data.finish()
         entity.finish()
         return self._judge(entity, certificates, signers, decryption)
 
@@ -174,10 +177,9 @@ class Opening:
             raise malformed("the signed message has more than two parts")
         if window.rest(_EPILOGUE_OCTETS).strip():
             raise malformed("there is text after the signed part")
-        with _as_bad_signature():
-            data = SignedData([signature])
-            if data.enclosed:
-                raise malformed("a detached signature encloses content")
+        data = SignedData([signature])
+        if data.enclosed:
+            raise malformed("a detached signature encloses content")
         return entity, data
 
     def _opaque(
@@ -225,6 +227,8 @@ class Opening:
                 return replace(self._reading, canonical=True)
         if not verified:
             raise failures[0]
+        if entity.problem is not None:
+            raise entity.problem
         return Unsealed(
             signers=tuple(
                 VerifiedSigner(v.certificate, v.digest.value, v.signature.value) for v in verified
@@ -325,15 +329,19 @@ def _whole(pieces: Iterable[Octets], limit: int) -> bytes:
     return b"".join(parts)
 
 
-@contextmanager
-def _as_bad_signature() -> Iterator[None]:
-    # A signature that does not parse is a bad signature; the message around it may be in order.
-    try:
-        yield
-    except DirectError as error:
-        if error.reason in (Reason.MESSAGE_MALFORMED, Reason.NOT_SECURED):
-            raise DirectError(Reason.SIGNATURE_INVALID, error.detail) from None
-        raise
+class _Framed:
+    """The decrypted content; remembers a `failure` of its framing, outside of the encryption."""
+
+    def __init__(self, pieces: Iterator[Octets]) -> None:
+        self._pieces = pieces
+        self.failure: DirectError | None = None
+
+    def __iter__(self) -> Iterator[Octets]:
+        try:
+            yield from self._pieces
+        except DirectError as error:
+            self.failure = error
+            raise
 
 
 def _not_secured(detail: str) -> DirectError:

@@ -22,8 +22,11 @@ from certs.errors import DirectError, Reason
 from certs.policy import CertificatePolicy
 
 __all__ = [
+    "AUTH_ENVELOPED_DATA",
     "DATA",
+    "ENVELOPED_DATA",
     "MGF1",
+    "SIGNED_DATA",
     "Algorithm",
     "ContentEncryption",
     "Digest",
@@ -38,7 +41,11 @@ __all__ = [
     "refused",
 ]
 
-DATA: Final = der.oid("1.2.840.113549.1.7.1")  # id-data: the only content type of S/MIME
+# RFC5652 4, 5.1 and 6.1, RFC5083 2: content types. Of S/MIME content, the type is always id-data.
+DATA: Final = der.oid("1.2.840.113549.1.7.1")
+SIGNED_DATA: Final = der.oid("1.2.840.113549.1.7.2")
+ENVELOPED_DATA: Final = der.oid("1.2.840.113549.1.7.3")
+AUTH_ENVELOPED_DATA: Final = der.oid("1.2.840.113549.1.9.16.1.23")
 MGF1: Final = der.oid("1.2.840.113549.1.1.8")
 
 

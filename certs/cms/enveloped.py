@@ -25,7 +25,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
 from certs.cms import der
 from certs.cms.algorithms import (
+    AUTH_ENVELOPED_DATA,
     DATA,
+    ENVELOPED_DATA,
+    SIGNED_DATA,
     Algorithm,
     ContentEncryption,
     KeyTransport,
@@ -42,9 +45,6 @@ from certs.policy import CertificatePolicy
 
 __all__ = ["Decryption", "Envelope", "decrypt", "undecipherable"]
 
-_ENVELOPED: Final = der.oid("1.2.840.113549.1.7.3")
-_AUTH_ENVELOPED: Final = der.oid("1.2.840.113549.1.9.16.1.23")
-_SIGNED: Final = der.oid("1.2.840.113549.1.7.2")
 _COMPRESSED: Final = der.oid("1.2.840.113549.1.9.16.1.9")
 
 _CONTENT: Final = der.context(0, constructed=False)
@@ -124,7 +124,7 @@ class Envelope:
         body = before + content
         body = der.header(der.SEQUENCE, len(body) + rest) + body
         body = der.header(der.context(0), len(body) + rest) + body
-        kind = _AUTH_ENVELOPED if self._cipher.authenticated else _ENVELOPED
+        kind = AUTH_ENVELOPED_DATA if self._cipher.authenticated else ENVELOPED_DATA
         body = kind + body
         return der.header(der.SEQUENCE, len(body) + rest) + body
 
@@ -193,14 +193,14 @@ def _encrypted(encryptor: CipherContext, content: Iterable[Octets]) -> Iterator[
 
 def _kind(content_type: Element) -> bool:
     """Say whether the CMS object is an AuthEnvelopedData, where it is encrypted at all."""
-    if content_type.encoded == _SIGNED:
+    if content_type.encoded == SIGNED_DATA:
         raise DirectError(Reason.NOT_SECURED, "the message is signed but not encrypted")
     if content_type.encoded == _COMPRESSED:
         # R-028: Direct has no use for it; refused before anything is inflated.
         raise DirectError(Reason.NOT_SECURED, "the message is compressed, not encrypted")
-    if content_type.encoded not in (_ENVELOPED, _AUTH_ENVELOPED):
+    if content_type.encoded not in (ENVELOPED_DATA, AUTH_ENVELOPED_DATA):
         raise DirectError(Reason.NOT_SECURED, "the CMS object is not an encrypted one")
-    return content_type.encoded == _AUTH_ENVELOPED
+    return content_type.encoded == AUTH_ENVELOPED_DATA
 
 
 def _read_cbc(

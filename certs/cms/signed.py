@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.cms import der
 from certs.cms.algorithms import (
+    AUTH_ENVELOPED_DATA,
     DATA,
+    ENVELOPED_DATA,
+    SIGNED_DATA,
     Algorithm,
     Digest,
     digest_of,
@@ -43,7 +46,6 @@ from certs.policy import CertificatePolicy
 
 __all__ = ["Signed", "SignedData", "Signer", "Verified", "digests_for", "sign"]
 
-_SIGNED: Final = der.oid("1.2.840.113549.1.7.2")
 _CERTIFICATES: Final = der.context(0)
 _CRLS: Final = der.context(1)
 _CONTENT: Final = der.context(0)
@@ -121,7 +123,7 @@ def sign(
         der.set_of(certificates, _CERTIFICATES),
         der.set_of(infos),
     )
-    encoded = der.sequence(_SIGNED, der.tlv(der.context(0), signed_data))
+    encoded = der.sequence(SIGNED_DATA, der.tlv(der.context(0), signed_data))
     return Signed(encoded, tuple(kinds))
 
 
@@ -192,8 +194,11 @@ class SignedData:
     def __init__(self, pieces: Iterable[Octets]) -> None:
         self._reader = reader = Reader(pieces)
         reader.enter(der.SEQUENCE)
-        if reader.element(_OID_OCTETS).encoded != _SIGNED:
-            raise DirectError(Reason.NOT_SECURED, "the content is encrypted again, or not signed")
+        kind = reader.element(_OID_OCTETS).encoded
+        if kind in (ENVELOPED_DATA, AUTH_ENVELOPED_DATA):
+            raise DirectError(Reason.NOT_SECURED, "there is a second layer of encryption")
+        if kind != SIGNED_DATA:
+            raise malformed("the signature is not a CMS SignedData")
         reader.enter(der.context(0))
         reader.enter(der.SEQUENCE)
         reader.element(_OID_OCTETS)  # the version, which follows from the rest
