@@ -113,7 +113,7 @@ message: Final = sa.Table(
     sa.Column("evidence", sa.JSON(none_as_null=True)),
     sa.Column("dedupe_key", _SHA256, unique=True),
     sa.Column("received_at", UtcDateTime, nullable=False, index=True),
-    sa.Column("finished_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime, index=True),
     # The message that this notification answers.
     sa.Column("parent", sa.Uuid, sa.ForeignKey("message.id"), index=True),
 )

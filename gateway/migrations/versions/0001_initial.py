@@ -282,6 +282,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_message_body_key"), "message", ["body_key"], unique=False)
     op.create_index(op.f("ix_message_content_key"), "message", ["content_key"], unique=False)
+    op.create_index(op.f("ix_message_finished_at"), "message", ["finished_at"], unique=False)
     op.create_index(
         op.f("ix_message_message_id_header"), "message", ["message_id_header"], unique=False
     )
@@ -353,6 +354,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_message_received_at"), table_name="message")
     op.drop_index(op.f("ix_message_parent"), table_name="message")
     op.drop_index(op.f("ix_message_message_id_header"), table_name="message")
+    op.drop_index(op.f("ix_message_finished_at"), table_name="message")
     op.drop_index(op.f("ix_message_content_key"), table_name="message")
     op.drop_index(op.f("ix_message_body_key"), table_name="message")
     op.drop_table("message")
