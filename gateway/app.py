@@ -1,6 +1,6 @@
 """The composition root: what is made of what, in the order it starts. Read it as a deployment.
 
-Talks to everything through what it makes; it alone owns a clock.
+Talks to everything through what it makes; it alone hands out the clock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from certs.directory import open_directory
@@ -24,6 +24,7 @@ from fhir_bridge.api import create_app
 from fhir_bridge.terms import Terms
 from gateway import queue, retry
 from gateway.acceptance import SmtpReception
+from gateway.clock import utc_now
 from gateway.config import Config, Fhir, Smtp
 from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
@@ -43,17 +44,12 @@ from gateway.trust import Trust
 from gateway.worker import Worker
 from trust_bundles.verdicts import VerdictCache
 
-__all__ = ["Listening", "running", "serve", "utc_now"]
+__all__ = ["Listening", "running", "serve"]
 
 LEASE_S: Final = 60.0
 POLL_S: Final = 1.0
 GRACE_S: Final = 10.0
 LATE_POLL_S: Final = 5.0
-
-
-def utc_now() -> datetime:
-    """Return the present time."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ from certs.issue import KeyKind
 from certs.keys import read_kek
 from fhir_bridge import clients
 from gateway import domains
-from gateway.app import Listening, running, utc_now
+from gateway.app import Listening, running
+from gateway.clock import utc_now
 from gateway.config import Config, Discovery, Fhir, Gateway, HostPort, Smtp, Tracking
 from gateway.database import SqlDatabase
 from gateway.dns_responder import DnsResponder

@@ -5,7 +5,7 @@ Talks to the terminal; everything measured is made on the spot.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,16 +14,17 @@ from gateway.cli.common import Json, table
 
 __all__ = ["bench"]
 
-KIB = 1024
+SIZES: Final = (2_000, 100_000, 10_000_000, 50_000_000)
+QUICK_SIZES: Final = (2_000, 100_000)
 
 
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small messages, few runs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the agent against the primitives alone, and the durable accept.
+    """Measure the agent beside the primitives alone, and the durable accept.
 
     Example: direct-gateway bench --json
     """
-    rows = measure()
+    rows = measure(QUICK_SIZES if quick else SIZES, 3 if quick else 7)
     table("agent", tuple(rows[0]), rows, as_json=as_json)

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from certs.errors import DirectError
 from certs.keys import read_kek
 from gateway import audit
-from gateway.app import utc_now
+from gateway.clock import utc_now
 from gateway.config import Config, load
 from gateway.database import SqlDatabase
 

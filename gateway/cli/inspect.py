@@ -19,8 +19,8 @@ from certs.errors import DirectError
 from certs.identity import Identity, SoftwareKey
 from certs.pkcs12 import load_pkcs12
 from certs.policy import CertificatePolicy, Profile
-from gateway.app import utc_now
 from gateway.cli.common import Json, console, fail, read_file, write_json
+from gateway.clock import utc_now
 from gateway.judgement import Opened, check_envelope, judge, open_message, signer_evidence
 from gateway.ports import Envelope
 from gateway.scratch import scratch

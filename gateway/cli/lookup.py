@@ -14,13 +14,12 @@ from rich.tree import Tree
 
 from certs.address import DirectAddress, parse_address
 from certs.cert_files import certificates_in
-from certs.directory import open_directory
 from certs.errors import DirectError, Reason
 from certs.evidence import Evidence
 from certs.issuers import sha256_of
 from certs.policy import CertificatePolicy
-from gateway.app import utc_now
 from gateway.cli.common import Json, console, fail, read_file, write_json
+from gateway.clock import utc_now
 from gateway.config import parse_host_port
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict, decide
@@ -69,6 +68,9 @@ def lookup(
 async def _discover(
     address: DirectAddress, anchors: Anchors, resolver: tuple[str, int] | None, private: bool
 ) -> dict[str, Any]:
+    # Imported here, for it brings HTTP and LDAP: the other verbs need neither.
+    from certs.directory import open_directory
+
     now = utc_now()
     private = private or (resolver is not None and resolver[0].startswith("127."))
     async with open_directory(resolver=resolver, allow_private=private) as directory:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import keys
 from gateway import messages, queue
-from gateway.app import utc_now
+from gateway.clock import utc_now
 from gateway.exchange import exchange
 from gateway.messages import Direction, Kind, Message, MessageState
 from gateway.sample_ccda import continuity_of_care_document

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import keys
 from certs.issue import Locations
-from gateway.app import utc_now
+from gateway.clock import utc_now
 from gateway.database import SqlDatabase
 from tests.helpers.console import Installation
 from tests.helpers.stranger import Stranger, deliver, mail
