@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 # A client has this long to take our last reply.
 LINGER_S: Final = 5.0
-# Replies to pipelined commands are held back until there are this many.
+# Replies to pipelined commands are held back until there are this many; then others are served.
 HELD_REPLIES: Final = 100
 
 # RFC5321 3.8, 4.2.2: the server closes the channel after these.
@@ -73,6 +73,7 @@ class SmtpConnection(SMTP):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._errors = 0
+        self._deadline_s = 0.0
         self._held: list[bytes] = []
         # aiosmtpd clears this, the class's own, in each constructor. What is enforced is decided
         # in `check_command`.
@@ -94,12 +95,12 @@ class SmtpConnection(SMTP):
         )
 
     def check_command(self, line: bytes) -> None:
-        """Return where the command loop may have this line; overridden.
+        """Return where the command loop may have this line; a subclass refuses some.
 
         Raises:
             CommandError: what is to be said instead.
+            DirectError: why not.
         """
-        raise NotImplementedError
 
     @property
     def peer(self) -> str:
@@ -156,8 +157,20 @@ class SmtpConnection(SMTP):
             end.cancel()
             service.census.leave(self.peer)
 
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Move the deadline. A timer that goes off too early is set anew: most never do."""
+        wait_s = duration or self._timeout_duration
+        self._deadline_s = self.loop.time() + wait_s
+        timer = self._timeout_handle
+        if timer is None or timer.when() > self._deadline_s:
+            super()._reset_timeout(wait_s)
+
     def _timeout_cb(self) -> None:
         """End a wait for the client; while the gateway is at work nobody is late."""
+        left_s = self._deadline_s - self.loop.time()
+        super()._reset_timeout(left_s if left_s > 0 else self._timeout_duration)
+        if left_s > 0:
+            return
         shaking_hands = self._tls_protocol is not None and self._tls_facts() is None
         if self._input.expire():
             return
@@ -167,15 +180,16 @@ class SmtpConnection(SMTP):
 
     async def push(self, status: AnyStr) -> None:
         """Say one reply, or hold it back while the next command is here already (RFC2920 3.2)."""
-        if self.transport is None:
-            return
         line = status.encode("ascii") if isinstance(status, str) else status
         self._held.append(_READY.get(line, line) + b"\r\n")
         self._reset_timeout()
         if line.startswith(_LAST_WORDS):
             self._leave()
-        elif not self._input.has_line or len(self._held) >= HELD_REPLIES:
+        elif not self._input.has_line:
             await self.flush()
+        elif len(self._held) >= HELD_REPLIES:
+            await self.flush()
+            await asyncio.sleep(0)  # It is the other connections' turn.
 
     async def say(self, reply: Reply) -> None:
         """Say one reply, of several lines where its text has them."""
@@ -204,8 +218,6 @@ class SmtpConnection(SMTP):
         """Return what to say of a command that failed."""
         if isinstance(error, TLSSetupException):
             _log.info("smtp handshake failed", peer=self.peer)
-            return ""
-        if self.transport is None:
             return ""
         reply = self._reply_to(error)
         self._errors += 1

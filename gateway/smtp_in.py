@@ -9,13 +9,16 @@ import asyncio
 import logging
 import ssl
 
+from gateway import smtp_limits
 from gateway.ports import Reception, Role
 from gateway.smtp_connection import Service
-from gateway.smtp_limits import Census, Limits
 from gateway.smtp_server import SmtpServer
 from gateway.status import Reply
 
 __all__ = ["Limits", "Listener"]
+
+# Who makes a listener needs this too.
+Limits = smtp_limits.Limits
 
 _SHUTTING_DOWN = Reply(421, "4.3.2", "Service is shutting down")
 
@@ -33,7 +36,14 @@ class Listener:
         limits: Limits | None = None,
     ) -> None:
         limits = limits or Limits()
-        self._service = Service(role, reception, hostname, tls, limits, Census(limits))
+        self._service = Service(
+            role=role,
+            reception=reception,
+            hostname=hostname,
+            tls=tls,
+            limits=limits,
+            census=smtp_limits.Census(limits),
+        )
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:

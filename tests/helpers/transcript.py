@@ -13,7 +13,9 @@ server's close, and "SHUT" the client's half-close.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from ast import literal_eval
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,6 +68,18 @@ class Dialogue:
     def shut(self) -> None:
         """Send no more, and go on listening."""
         self._writer.write_eof()
+
+    async def close(self) -> None:
+        """Send what is left to send, and close in order."""
+        self._writer.close()
+        await self._writer.wait_closed()
+
+    def reset(self) -> None:
+        """Go away without a word: TCP RST."""
+        at_once = struct.pack("ii", 1, 0)
+        client = self._writer.get_extra_info("socket")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self._writer.transport.abort()
 
     async def line(self) -> str:
         """Return the server's next line without its CRLF; "" at its close."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
+from aiosmtpd.smtp import SMTP
 
 from certs.errors import DirectError, Reason
-from gateway.ports import Role
+from gateway.ports import BodySink, Role
 from gateway.smtp_in import Limits, Listener
-from tests.helpers.memory_reception import MemoryReception
+from tests.helpers.memory_reception import MemoryReception, MemorySink
 from tests.helpers.tls import client_context, server_certificate, server_context
 from tests.helpers.transcript import Dialogue, play
 
@@ -323,6 +326,43 @@ async def test_a_full_disk_is_a_temporary_failure_and_the_session_goes_on() -> N
     assert reception.sinks[0].discarded
 
 
+class BrokenSink(MemorySink):
+    """A sink that fails in a way of its own."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self._failure = failure
+
+    def write(self, data: bytes | memoryview) -> int:
+        raise self._failure
+
+
+@dataclass
+class BrokenStore(MemoryReception):
+    broken: Exception = field(default_factory=RuntimeError)
+
+    def sink(self) -> BodySink:
+        self.sinks.append(BrokenSink(self.broken))
+        return self.sinks[-1]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [DirectError(Reason.INTERNAL, "spool"), RuntimeError("bug"), ConnectionResetError("store")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_content_is_never_taken_for_commands_where_the_sink_fails(broken: Exception) -> None:
+    reception = BrokenStore(broken=broken)
+    async with conversing(reception) as client:
+        await begin_content(client)
+        client.say(b"a line\r\n")
+        await asyncio.sleep(0)
+        client.say(b"QUIT\r\n.\r\n")
+        assert (await client.reply()).startswith("451 4.3.0")
+        assert await client.ask("NOOP") == "250 2.0.0 OK"
+    assert reception.sinks[0].discarded
+
+
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
 async def test_large_content_arrives_unchanged(size: int) -> None:
     reception = MemoryReception()
@@ -356,6 +396,43 @@ async def test_a_disconnect_during_the_commit_does_not_cancel_it() -> None:
     assert len(reception.accepted) == 1
 
 
+async def test_a_commit_that_fails_after_the_client_left_discards_the_content() -> None:
+    reception = MemoryReception(gate=asyncio.Event(), failure=RuntimeError("disk"))
+    assert reception.gate is not None
+    async with listening(reception, limits=Limits(connections=1)) as address:
+        async with Dialogue.greeted(address) as client:
+            await client.ask("HELO a.example")
+            await begin_content(client)
+            client.say(b"x\r\n.\r\n")
+            await reception.entered.wait()
+            client.reset()
+        await counted_out(address)
+        reception.gate.set()
+    assert reception.accepted == []
+    assert reception.sinks[0].discarded
+
+
+async def test_stopping_waits_for_the_commit_of_a_client_that_left() -> None:
+    reception = MemoryReception(gate=asyncio.Event())
+    assert reception.gate is not None
+    async with listening(reception) as address:
+        await play(address, HELLO + ENVELOPE + DATA + "C: x\nC: .\n")
+        await reception.entered.wait()
+        asyncio.get_running_loop().call_later(0.1, reception.gate.set)
+    assert len(reception.accepted) == 1
+
+
+async def test_a_slow_commit_is_not_taken_for_an_idle_client() -> None:
+    reception = MemoryReception(gate=asyncio.Event())
+    assert reception.gate is not None
+    async with conversing(reception, Limits(idle_s=0.05)) as client:
+        await begin_content(client)
+        client.say(b"x\r\n.\r\n")
+        await reception.entered.wait()
+        asyncio.get_running_loop().call_later(0.2, reception.gate.set)
+        assert (await client.reply()).startswith("250 2.0.0 Accepted")
+
+
 async def test_stopping_waits_for_the_commit_in_progress_and_then_closes() -> None:
     reception = MemoryReception(gate=asyncio.Event())
     assert reception.gate is not None
@@ -375,6 +452,13 @@ async def test_stopping_waits_for_the_commit_in_progress_and_then_closes() -> No
         assert (await busy.reply()).startswith("421 4.3.2")
         await stopping
     assert len(reception.accepted) == 1
+
+
+async def test_a_listener_that_never_started_stops() -> None:
+    listener = Listener(
+        role=Role.EDGE, reception=MemoryReception(), hostname=HOST, tls=server_context(HOST)
+    )
+    await listener.stop(10)
 
 
 async def test_stopping_cuts_off_what_outlasts_the_grace_time() -> None:
@@ -411,6 +495,15 @@ async def test_an_internal_error_is_temporary_and_tells_nothing() -> None:
         assert "hunter2" not in reply
         assert await client.ask("NOOP") == "250 2.0.0 OK"
     assert reception.sinks[0].discarded
+
+
+async def test_a_connection_the_gateway_lost_is_not_taken_for_the_clients() -> None:
+    reception = MemoryReception(failure=ConnectionResetError("the database"))
+    async with listening(reception) as address:
+        await play(
+            address,
+            HELLO + ENVELOPE + DATA + "C: x\nC: .\nS: 451 4.3.0 *\nC: NOOP\nS: 250 *\n",
+        )
 
 
 async def test_a_refusal_by_the_gateway_is_said_in_its_public_words() -> None:
@@ -457,6 +550,59 @@ async def test_a_failed_handshake_ends_the_connection() -> None:
         await client.ask("STARTTLS")
         client.say(b"EHLO this.is.not.tls\r\n")
         assert "250" not in await client.rest()
+
+
+async def test_a_handshake_that_never_ends_is_cut_off() -> None:
+    limits = Limits(handshake_s=0.05)
+    async with conversing(MemoryReception(), limits) as client:
+        await client.ask("STARTTLS")
+        assert await client.ended()
+
+
+async def test_a_client_that_leaves_during_the_handshake_is_counted_out() -> None:
+    async with listening(MemoryReception(), limits=Limits(connections=1)) as address:
+        for _ in range(3):
+            async with Dialogue.greeted(address) as client:
+                await client.ask("STARTTLS")
+                client.shut()
+                await client.rest()
+            await counted_out(address)
+
+
+async def test_stopping_cuts_off_a_handshake() -> None:
+    listener = Listener(
+        role=Role.BACKBONE,
+        reception=MemoryReception(),
+        hostname=HOST,
+        tls=server_context(HOST),
+    )
+    async with Dialogue.greeted(await listener.start("127.0.0.1", 0)) as client:
+        await client.ask("STARTTLS")
+        await listener.stop(0.05)
+        assert await client.ended()
+
+
+async def test_content_arrives_unchanged_over_tls_and_a_close_after_it_still_commits() -> None:
+    reception = MemoryReception()
+    content = b"0123456789abcdef\r\n" * 100_000
+    async with conversing(reception) as client:
+        await client.ask("STARTTLS")
+        await client.start_tls()
+        await client.ask("EHLO a.example")
+        await begin_content(client)
+        client.say(content + b".\r\n")
+        await client.close()
+        await asyncio.wait_for(reception.left.wait(), 10)
+    assert [a.content for a in reception.accepted] == [content]
+
+
+async def counted_out(address: tuple[str, int]) -> None:
+    """Wait until a listener that admits one client at a time admits us."""
+    while True:
+        async with await Dialogue.open(address) as client:
+            if (await client.reply()).startswith("220"):
+                await client.ask("QUIT")
+                return
 
 
 @asynccontextmanager
@@ -574,6 +720,15 @@ async def test_errors_beyond_the_limit_end_the_connection() -> None:
         await play(address, "S: 220 *\n" + "C: X\nS: 500 *\n" * 2 + "C: X\nS: 421 4.7.0 *\nEOF\n")
 
 
+async def test_one_clients_commands_change_no_limit_of_anothers() -> None:
+    before = dict(SMTP.command_size_limits)
+    async with conversing(MemoryReception()) as client:
+        for number in range(5):
+            await client.ask("EHLO a.example")
+            await client.ask(f"VERB{number}")
+        assert dict(SMTP.command_size_limits) == before
+
+
 async def test_a_long_line_is_skipped_and_refused() -> None:
     async with listening(MemoryReception()) as address:
         await play(
@@ -582,6 +737,7 @@ async def test_a_long_line_is_skipped_and_refused() -> None:
             f"C: NOOP {'x' * 2042}\nS: 250 *\n"
             f"C: NOOP {'x' * 2044}\nS: 500 5.5.2 Line too long\n"
             f"C: NOOP {'x' * 100_000}\nS: 500 5.5.2 Line too long\n"
+            f"C: NOOP {'x' * 1_000_000}\nS: 500 5.5.2 Line too long\n"
             "C: NOOP\nS: 250 *\n",
         )
 
@@ -616,17 +772,26 @@ async def test_content_that_trickles_is_cut_off() -> None:
     assert reception.sinks[0].discarded
 
 
+async def test_content_has_a_time_in_all() -> None:
+    async with listening(MemoryReception(), limits=Limits(data_s=0)) as address:
+        await play(address, HELLO + ENVELOPE + DATA + "S: 421 4.4.2 *\nEOF\n")
+
+
 async def test_a_client_that_does_not_read_is_not_served_on() -> None:
     async with listening(MemoryReception(), limits=Limits(idle_s=0.5)) as address:
-        _, writer = await asyncio.open_connection(*address)
-        with pytest.raises(ConnectionError):
-            await asyncio.wait_for(_flood(writer), 20)
-        writer.transport.abort()
+        with socket.socket() as small:
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            small.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(small, address)
+            _, writer = await asyncio.open_connection(sock=small)
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(_flood(writer), 20)
+            writer.transport.abort()
 
 
 async def _flood(writer: asyncio.StreamWriter) -> None:
     while True:
-        writer.write(b"NOOP\r\n" * 10_000)
+        writer.write(b"EHLO a.example\r\n" * 5_000)
         await writer.drain()
 
 
