@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,19 +22,18 @@ from starlette.routing import Route
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from fhir_bridge.auth import caller
-from fhir_bridge.binaries import find_binary
 from fhir_bridge.binary_api import BinaryApi
 from fhir_bridge.capability import capability_statement
 from fhir_bridge.clients import Client
-from fhir_bridge.communication_api import CommunicationApi
-from fhir_bridge.exchange import error_response, resource_response, stored_response
+from fhir_bridge.exchange import error_response, resource_response
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Outbox
 from fhir_bridge.registry import TYPES, ResourceType
+from fhir_bridge.resource_api import ResourceApi
 from fhir_bridge.search_api import SearchApi
 from fhir_bridge.sending import Dispatcher
-from fhir_bridge.store import Stored, read, version
 from fhir_bridge.terms import DEFAULT_CANONICAL, Terms
+from fhir_bridge.writing import Writer
 
 __all__ = ["BASE_PATH", "create_app"]
 
@@ -71,22 +69,23 @@ def create_app(
         base_url=base_url,
         terms=terms,
     )
+    writer = Writer(
+        database=database,
+        bodies=bodies,
+        outbox=outbox,
+        dispatcher=dispatcher,
+        clock=clock,
+        decision_wait_s=decision_wait_s,
+        terms=terms,
+    )
     api = _Api(
         database=database,
         clock=clock,
         base_url=base_url,
         software=software,
         terms=terms,
-        communications=CommunicationApi(
-            database=database,
-            bodies=bodies,
-            outbox=outbox,
-            dispatcher=dispatcher,
-            clock=clock,
-            base_url=base_url,
-            decision_wait_s=decision_wait_s,
-            limit_octets=resource_octets,
-            terms=terms,
+        resources=ResourceApi(
+            database=database, writer=writer, base_url=base_url, limit_octets=resource_octets
         ),
         binaries=BinaryApi(
             database=database,
@@ -117,25 +116,31 @@ class _Api:
     base_url: str
     software: str
     terms: Terms
-    communications: CommunicationApi
+    resources: ResourceApi
     binaries: BinaryApi
     searches: SearchApi
 
     def routes(self) -> list[Route]:
         """Return the routes. FHIR's paths are generic: the type is a part of them."""
-        base = BASE_PATH
+        every, one = f"{BASE_PATH}/{{type}}", f"{BASE_PATH}/{{type}}/{{id}}"
+        resources, search = self.resources, self.searches.search
         return [
-            Route(f"{base}/metadata", self.metadata, methods=["GET"]),
-            self.route(f"{base}/{{type}}", ["GET"], "search-type", self.search),
-            self.route(f"{base}/{{type}}", ["POST"], "create", self.create),
-            self.route(f"{base}/{{type}}/_search", ["POST"], "search-type", self.search),
-            self.route(f"{base}/{{type}}/{{id}}", ["GET"], "read", self.read),
-            self.route(
-                f"{base}/{{type}}/{{id}}/_history/{{version}}", ["GET"], "vread", self.vread
-            ),
+            Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
+            Route(f"{BASE_PATH}/_history", self.system_history, methods=["GET"]),
+            self.route(every, "GET", "search-type", search),
+            self.route(f"{every}/_search", "POST", "search-type", search),
+            self.route(f"{every}/_history", "GET", "history-type", resources.history),
+            self.route(every, "POST", "create", self.create),
+            self.route(every, "PUT", "update", resources.update),
+            self.route(one, "GET", "read", self.read),
+            self.route(one, "PUT", "update", resources.update),
+            self.route(one, "PATCH", "patch", resources.patch),
+            self.route(one, "DELETE", "delete", self.delete),
+            self.route(f"{one}/_history", "GET", "history-instance", resources.history),
+            self.route(f"{one}/_history/{{version}}", "GET", "vread", resources.vread),
         ]
 
-    def route(self, path: str, methods: list[str], interaction: str, handler: _Handler) -> Route:
+    def route(self, path: str, method: str, interaction: str, handler: _Handler) -> Route:
         """Return a route that first checks who calls and what the type can do."""
 
         async def endpoint(request: Request) -> Response:
@@ -149,7 +154,7 @@ class _Api:
                 raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=405)
             return await handler(request, kind, client)
 
-        return Route(path, endpoint, methods=methods)
+        return Route(path, endpoint, methods=[method])
 
     async def metadata(self, request: Request) -> Response:
         """Say what the API can do; to anybody."""
@@ -162,61 +167,28 @@ class _Api:
             )
         )
 
-    async def search(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Search a type, by URL or by form."""
-        return await self.searches.search(request, kind, client)
+    async def system_history(self, request: Request) -> Response:
+        """Show the versions of everything."""
+        client = await caller(request, self.database)
+        return await self.resources.history(request, None, client)
 
     async def create(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Create a resource."""
+        """Create a resource; a Binary comes as it is."""
         if kind.name == "Binary":
             return await self.binaries.create(request, client)
-        return await self.communications.create(request, client)
+        return await self.resources.create(request, kind, client)
 
     async def read(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Read the present version."""
-        identity = _identity(request)
+        """Read a resource; a Binary goes as it is."""
         if kind.name == "Binary":
-            owners = client.owners | {client.own}
-            row = await self.database.read(lambda c: find_binary(c, identity, owners))
-            if row is None:
-                raise _not_found()
-            return await self.binaries.read(request, row)
-        stored = await self.database.read(lambda c: read(c, kind.name, identity, client.owners))
-        return _present(request, stored)
+            return await self.binaries.read(request, client)
+        return await self.resources.read(request, kind, client)
 
-    async def vread(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Read one version."""
-        identity, number = _identity(request), request.path_params["version"]
-        if not number.isascii() or not number.isdigit() or len(number) > 9:
-            raise _not_found()
-        stored = await self.database.read(
-            lambda c: version(c, kind.name, identity, int(number), client.owners)
-        )
-        return _present(request, stored)
-
-
-def _present(request: Request, stored: Stored | None) -> Response:
-    if stored is None:
-        raise _not_found()
-    if stored.deleted:
-        issue = Issue("deleted", "The resource was deleted.")
-        raise FhirError(Reason.RESOURCE_NOT_FOUND, [issue], status=410)
-    # RFC9110 13.1.2; fhirpy sends the bare version number (fhir.md 1.8).
-    known = request.headers.get("if-none-match", "").strip()
-    if known in (f'W/"{stored.version}"', f'"{stored.version}"', str(stored.version)):
-        return Response(status_code=304, headers={"etag": f'W/"{stored.version}"'})
-    return stored_response(request, stored)
-
-
-def _identity(request: Request) -> UUID:
-    try:
-        return UUID(request.path_params["id"])
-    except ValueError:
-        raise _not_found() from None
-
-
-def _not_found() -> FhirError:
-    return FhirError(Reason.RESOURCE_NOT_FOUND, [Issue("not-found", "There is no such resource.")])
+    async def delete(self, request: Request, kind: ResourceType, client: Client) -> Response:
+        """Delete a resource; a Binary only while nothing refers to it."""
+        if kind.name == "Binary":
+            return await self.binaries.delete(request, client)
+        return await self.resources.delete(request, kind, client)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -25,13 +25,14 @@ from starlette.responses import Response, StreamingResponse
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
-from fhir_bridge.binaries import add_binaries
+from fhir_bridge.binaries import add_binaries, find_binary, remove_binary
 from fhir_bridge.clients import Client
 from fhir_bridge.exchange import FHIR_JSON, body_of, prefers, resource_response
 from fhir_bridge.handover import octets_of
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.payloads import BinaryRow, Measure
 from fhir_bridge.ports import Bodies
+from fhir_bridge.resource_api import identity_of, not_found
 from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.terms import JSON
 
@@ -72,8 +73,9 @@ class BinaryApi:
             return Response(status_code=201, headers=headers)
         return resource_response(_described(row), 201, headers)
 
-    async def read(self, request: Request, row: BinaryRow) -> Response:
+    async def read(self, request: Request, client: Client) -> Response:
         """Serve a Binary, as a FHIR resource where that is asked for."""
+        row = await self._find(request, client)
         if _etag(row) in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"etag": _etag(row)})
         if _wants_fhir(request):
@@ -88,6 +90,22 @@ class BinaryApi:
         if status == 206:
             headers["content-range"] = f"bytes {start}-{start + length - 1}/{row.size}"
         return StreamingResponse(self._octets(row, start, length), status, headers)
+
+    async def delete(self, request: Request, client: Client) -> Response:
+        """Delete an upload. One that a message has is kept (fhir.md 2 row 12)."""
+        row = await self._find(request, client)
+        if row.communication_id is not None:
+            issue = Issue("business-rule", "A message has this Binary.")
+            raise FhirError(Reason.RESOURCE_CONFLICT, [issue])
+        await self._database.write(lambda c: remove_binary(c, row.id))
+        return Response(status_code=204)
+
+    async def _find(self, request: Request, client: Client) -> BinaryRow:
+        identity, owners = identity_of(request), client.owners | {client.own}
+        row = await self._database.read(lambda c: find_binary(c, identity, owners))
+        if row is None:
+            raise not_found()
+        return row
 
     async def _from_json(self, request: Request) -> tuple[AsyncIterator[bytes], str]:
         # Base64 is a third larger than the octets; the rest of a Binary is small.

@@ -40,6 +40,7 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
                     "description": "A bearer token (RFC 6750) that the administrator issued.",
                 },
                 "resource": [_resource(kind, terms) for kind in TYPES.values()],
+                "interaction": [{"code": "history-system"}],
             }
         ],
     }
@@ -52,6 +53,10 @@ def _resource(kind: ResourceType, terms: Terms) -> JSON:
         "versioning": "versioned" if "vread" in kind.interactions else "no-version",
         "readHistory": "vread" in kind.interactions,
         "updateCreate": False,
+        "conditionalCreate": "create" in kind.interactions and kind.name != "Binary",
+        "conditionalRead": "not-match",
+        "conditionalUpdate": "update" in kind.interactions,
+        "conditionalDelete": "not-supported",
     }
     if "search-type" in kind.interactions:
         described["searchParam"] = [

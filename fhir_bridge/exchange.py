@@ -9,7 +9,7 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Any, Final
@@ -36,19 +36,19 @@ __all__ = [
 FHIR_JSON: Final = "application/fhir+json"
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_OCTETS_MAX: Final = 64 * 1024
-_JSON_TYPES: Final = frozenset(
-    {FHIR_JSON, "application/json", "text/json", "application/json+fhir"}
-)
+JSON_TYPES: Final = frozenset({FHIR_JSON, "application/json", "text/json", "application/json+fhir"})
 
 
-async def body_of(request: Request, limit_octets: int) -> bytes:
-    """Return the JSON body.
+async def body_of(
+    request: Request, limit_octets: int, types: Collection[str] = JSON_TYPES
+) -> bytes:
+    """Return the body, which is of one of `types`.
 
     Raises:
         FhirError: 415, not JSON by its type; MESSAGE_TOO_BIG.
     """
     kind = request.headers.get("content-type", FHIR_JSON).partition(";")[0].strip().lower()
-    if kind not in _JSON_TYPES:
+    if kind not in types:
         issue = Issue("not-supported", "The body is to be application/fhir+json.")
         raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=415)
     return await _read(request, limit_octets)

@@ -20,7 +20,7 @@ from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import COMMON, Kind
 from fhir_bridge.search import Criterion, DateRange, Query, Sort, Token, cursor_of
-from fhir_bridge.store import Stored
+from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.tables import fhir_index, fhir_resource
 
 __all__ = ["Page", "find"]
@@ -69,11 +69,7 @@ def find(connection: sa.Connection, query: Query, owners: Collection[str], now: 
     if len(rows) > query.count:
         rows = rows[: query.count]
         following = cursor_of([*_key_values(rows[-1], len(keys) - 1), rows[-1].id.hex])
-    return Page(tuple(_stored(row) for row in rows), following, total)
-
-
-def _stored(row: sa.Row[Any]) -> Stored:
-    return Stored(row.id, row.type, row.owner, row.version, row.body, row.last_updated, row.deleted)
+    return Page(tuple(stored_of(row) for row in rows), following, total)
 
 
 def _key_values(row: sa.Row[Any], count: int) -> list[str | int]:

@@ -46,11 +46,15 @@ class SearchParameter:
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """One resource type: `interactions` by their FHIR codes."""
+    """One resource type: `interactions` by their FHIR codes.
+
+    One that is `in_mailbox` belongs to a mailbox, another to what the client's domain shares.
+    """
 
     name: str
     interactions: tuple[str, ...]
     parameters: tuple[SearchParameter, ...]
+    in_mailbox: bool = False
 
     def parameter(self, name: str) -> SearchParameter | None:
         """Return the search parameter `name` of this type or of all types."""
@@ -73,9 +77,21 @@ _ACTORS: Final = (
     "HealthcareService",
 )
 
+_ALL: Final = (
+    "create",
+    "read",
+    "vread",
+    "update",
+    "patch",
+    "delete",
+    "history-instance",
+    "history-type",
+    "search-type",
+)
+
 _COMMUNICATION: Final = ResourceType(
     "Communication",
-    ("create", "read", "vread", "search-type"),
+    _ALL,
     (
         SearchParameter("based-on", Kind.REFERENCE, ("basedOn",)),
         SearchParameter("category", Kind.CODE, ("category",), selective=False),
@@ -99,9 +115,10 @@ _COMMUNICATION: Final = ResourceType(
         SearchParameter("delivery", Kind.CODE, ("recipient.ext(delivery).part(code)",), ours=True),
         SearchParameter("topic", Kind.CODE, ("topic",), ours=True),
     ),
+    in_mailbox=True,
 )
 
 TYPES: Final[Mapping[str, ResourceType]] = {
     "Communication": _COMMUNICATION,
-    "Binary": ResourceType("Binary", ("create", "read"), ()),
+    "Binary": ResourceType("Binary", ("create", "read", "delete"), ()),
 }

@@ -26,7 +26,7 @@ from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.terms import JSON
 
-__all__ = ["check", "dump", "load", "require_type"]
+__all__ = ["check", "dump", "load", "load_any", "require_type"]
 
 # fhir.md 1.3: fhir.resources raises RecursionError from about 300 on.
 DEPTH_MAX: Final = 64
@@ -51,11 +51,22 @@ def load(text: bytes) -> JSON:
     """Return the JSON object in `text`; decimals keep their digits.
 
     Raises:
-        FhirError: RESOURCE_INVALID; not one JSON object in UTF-8, a key twice, too deep, an
-            empty array, a null, a control character, an over-long string, an id that is none.
+        FhirError: RESOURCE_INVALID; not one JSON object in UTF-8, a name twice, too deep.
+    """
+    loaded = load_any(text)
+    if not isinstance(loaded, dict):
+        raise _invalid(Issue("structure", "The body is not a JSON object."))
+    return loaded
+
+
+def load_any(text: bytes) -> Any:
+    """Return any JSON value in `text`, unchecked but for names that stand twice.
+
+    Raises:
+        FhirError: RESOURCE_INVALID.
     """
     try:
-        loaded = json.loads(
+        return json.loads(
             text.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_float=Decimal,
@@ -65,13 +76,6 @@ def load(text: bytes) -> JSON:
         raise _invalid(Issue("structure", "The resource is nested too deeply.")) from None
     except ValueError:  # of which JSONDecodeError and UnicodeDecodeError are kinds
         raise _invalid(Issue("structure", "The body is not JSON in UTF-8.")) from None
-    if not isinstance(loaded, dict):
-        raise _invalid(Issue("structure", "The body is not a JSON object."))
-    name = loaded.get("resourceType")
-    issues = list(_malformed(loaded, name if isinstance(name, str) else "Resource"))
-    if issues:
-        raise FhirError(Reason.RESOURCE_INVALID, issues)
-    return loaded
 
 
 def dump(resource: Mapping[str, Any]) -> bytes:
@@ -95,15 +99,23 @@ def check(resource: JSON) -> None:
     """Return where `resource` is a valid R4 resource of a known type.
 
     Raises:
-        FhirError: RESOURCE_INVALID, with every issue found.
+        FhirError: RESOURCE_INVALID, with every issue found; first of all an empty array, a
+            null, a control character, an over-long string, an id that is none.
     """
     name = resource.get("resourceType")
+    _require_well_formed(resource, name if isinstance(name, str) else "Resource")
     if not isinstance(name, str) or not _known(name):
         raise _invalid(Issue("structure", "The resource type is not known.", "resourceType"))
     issues = list(_unknown_contained(resource, name))
     if not issues:
         issues = _judged_by_model(resource, name)
     issues.extend(_invariants(resource, name))
+    if issues:
+        raise FhirError(Reason.RESOURCE_INVALID, issues)
+
+
+def _require_well_formed(resource: JSON, name: str) -> None:
+    issues = list(_malformed(resource, name))
     if issues:
         raise FhirError(Reason.RESOURCE_INVALID, issues)
 

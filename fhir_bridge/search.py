@@ -23,7 +23,17 @@ from fhir_bridge.indexing import folded, interval
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import Kind, ResourceType, SearchParameter
 
-__all__ = ["Criterion", "DateRange", "Query", "Sort", "Token", "cursor_of", "parse_query"]
+__all__ = [
+    "Criterion",
+    "DateRange",
+    "Query",
+    "Sort",
+    "Token",
+    "cursor_of",
+    "parse_query",
+    "read_count",
+    "read_cursor",
+]
 
 COUNT_DEFAULT: Final = 50
 COUNT_MAX: Final = 1000
@@ -106,6 +116,32 @@ def cursor_of(keys: Sequence[str | int]) -> str:
     return base64.urlsafe_b64encode(json.dumps(list(keys)).encode()).decode().rstrip("=")
 
 
+def read_count(text: str) -> int:
+    """Return the size of a page, at most 1,000.
+
+    Raises:
+        FhirError: RESOURCE_INVALID; no whole number.
+    """
+    if not text.isascii() or not text.isdigit():
+        raise _bad("value", "_count is a whole number.")
+    return min(int(text[:9]), COUNT_MAX)
+
+
+def read_cursor(text: str) -> tuple[str | int, ...]:
+    """Return the sort keys in a `_cursor`.
+
+    Raises:
+        FhirError: RESOURCE_INVALID; not one of ours.
+    """
+    try:
+        keys = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(k, str | int) for k in keys) or not keys:
+        raise _bad("value", "This is not a cursor of ours.")
+    return tuple(keys)
+
+
 class _Reader:
     def __init__(self, kind: ResourceType, strict: bool) -> None:
         self.kind = kind
@@ -123,9 +159,9 @@ class _Reader:
         if name in _PASSED_OVER:
             return
         if name == "_cursor":
-            self.cursor = _cursor(value)
+            self.cursor = read_cursor(value)
         elif name == "_count":
-            self.count = _count(value)
+            self.count = read_count(value)
         elif name == "_sort":
             self.take_sort(value)
         elif name == "_total":
@@ -260,22 +296,6 @@ def _only(parameter: SearchParameter, modifier: str | None, allowed: tuple[str, 
         # FHIR: a server rejects a modifier it does not support.
         name = f"{parameter.name}:{_shown(modifier)}"
         raise _bad("not-supported", f"The modifier of {name} is not supported.")
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise _bad("value", "_count is a whole number.")
-    return min(int(text[:9]), COUNT_MAX)
-
-
-def _cursor(text: str) -> tuple[str | int, ...]:
-    try:
-        keys = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
-        keys = None
-    if not isinstance(keys, list) or not all(isinstance(k, str | int) for k in keys) or not keys:
-        raise _bad("value", "This is not a cursor of ours.")
-    return tuple(keys)
 
 
 def _shown(text: str) -> str:

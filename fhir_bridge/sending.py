@@ -33,7 +33,7 @@ from fhir_bridge.outbound import Content, Draft, draft_of
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
-from fhir_bridge.store import insert, read
+from fhir_bridge.store import Stored, insert, read, replace
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.threads import ancestry_of, find_message, in_thread
 
@@ -59,6 +59,7 @@ class _Ready:
     ancestry: Ancestry
     binaries: Mapping[str, BinaryRow]
     octets: Mapping[str, bytes]  # of bodies that are not recorded yet, by key
+    replaces: Stored | None
 
     @property
     def owner(self) -> str:
@@ -93,15 +94,19 @@ class Dispatcher:
         self._base_url = base_url
         self._terms = terms
 
-    async def send(self, resource: JSON, lifted: Lifted, client: Client) -> Sent:
+    async def send(
+        self, resource: JSON, lifted: Lifted, client: Client, draft: Stored | None = None
+    ) -> Sent:
         """Hand the message that `resource` describes to the outbox, and store `resource`.
+
+        It takes the place of the stored `draft`, if there is one.
 
         Raises:
             FhirError: RESOURCE_UNSUPPORTED (422), SENDER_NOT_ALLOWED (403), RESOURCE_CONFLICT
                 (409, the Message-ID is used already).
             DirectError: what the outbox raises.
         """
-        ready = await self._ready(resource, lifted, client)
+        ready = await self._ready(resource, lifted, client, draft)
         body = await self._written(ready)
         stored = stored_form(
             resource,
@@ -111,20 +116,21 @@ class Dispatcher:
             date=ready.now,
             terms=self._terms,
         )
-        draft = ready.draft
         submission = Submission(
-            sender=draft.sender.address,
-            recipients=tuple(m.address for m in (*draft.to, *draft.cc)),
+            sender=ready.draft.sender.address,
+            recipients=tuple(m.address for m in (*ready.draft.to, *ready.draft.cc)),
             content=body,
             message_id=ready.message_id,
-            wants_dispatched=draft.wants_dispatched,
+            wants_dispatched=ready.draft.wants_dispatched,
         )
         message = await self._outbox.submit(
             submission, lambda c, m: self._record(c, m, stored, lifted, ready)
         )
-        return Sent(ready.id, message, draft.stays)
+        return Sent(ready.id, message, ready.draft.stays)
 
-    async def _ready(self, resource: JSON, lifted: Lifted, client: Client) -> _Ready:
+    async def _ready(
+        self, resource: JSON, lifted: Lifted, client: Client, replaces: Stored | None
+    ) -> _Ready:
         literals = _literals(resource)
         directory = await self._database.read(lambda c: _directory(c, literals, client))
         draft = draft_of(resource, directory=directory, terms=self._terms)
@@ -137,7 +143,8 @@ class Dispatcher:
             lambda c: ancestry_of(c, resource, owner=owner, terms=self._terms)
         )
         now = self._clock()
-        return _Ready(new_id(now), now, draft, ancestry, binaries, lifted.octets)
+        identity = replaces.id if replaces else new_id(now)
+        return _Ready(identity, now, draft, ancestry, binaries, lifted.octets, replaces)
 
     async def _binaries(self, draft: Draft, lifted: Lifted, client: Client) -> dict[str, BinaryRow]:
         """Return the Binary row behind each content, by its `at`.
@@ -210,22 +217,35 @@ class Dispatcher:
             row.id: attach(connection, row, communication=ready.id, owner=owner, now=now)
             for row in ready.binaries.values()
         }
-        insert(
+        threaded = in_thread(
             connection,
-            in_thread(
-                connection,
-                with_urls(resource, moved),
-                owner=owner,
-                thread_id=ready.thread_id,
-                now=now,
-                terms=terms,
-            ),
-            identity=ready.id,
+            with_urls(resource, moved),
             owner=owner,
+            thread_id=ready.thread_id,
             now=now,
             terms=terms,
-            message=message,
         )
+        if ready.replaces is None:
+            insert(
+                connection,
+                threaded,
+                identity=ready.id,
+                owner=owner,
+                now=now,
+                terms=terms,
+                message=message,
+            )
+        elif not replace(
+            connection,
+            ready.replaces,
+            threaded,
+            now=now,
+            terms=terms,
+            owner=owner,
+            message=message,
+        ):
+            issue = Issue("conflict", "Another version is present.")
+            raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
 
 
 def _literals(resource: JSON) -> set[str]:

@@ -1,4 +1,4 @@
-"""Resources as they are kept: insert, replace, read, read a version.
+"""Resources as they are kept: insert, replace, remove, read, read a version.
 
 Store functions: plain synchronous SQL on the caller's connection; they never commit.
 
@@ -8,6 +8,7 @@ Standards:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,12 +24,25 @@ from fhir_bridge.resources import dump
 from fhir_bridge.tables import fhir_index, fhir_resource, fhir_version
 from fhir_bridge.terms import JSON, Terms
 
-__all__ = ["Stored", "by_message", "insert", "lookup", "read", "replace", "stamp", "version"]
+__all__ = [
+    "Stored",
+    "by_message",
+    "insert",
+    "lookup",
+    "read",
+    "remove",
+    "replace",
+    "stamp",
+    "version",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One version of a resource; `body` is its JSON."""
+    """One version of a resource; `body` is its JSON.
+
+    `message` is the gateway's message that it was received in or sent as.
+    """
 
     id: UUID
     type: str
@@ -37,6 +51,7 @@ class Stored:
     body: str
     last_updated: datetime
     deleted: bool
+    message: UUID | None = None
 
     def resource(self) -> JSON:
         """Return the body parsed anew."""
@@ -67,21 +82,33 @@ def insert(
 
 
 def replace(
-    connection: sa.Connection, old: Stored, resource: JSON, *, now: datetime, terms: Terms
+    connection: sa.Connection,
+    old: Stored,
+    resource: JSON,
+    *,
+    now: datetime,
+    terms: Terms,
+    owner: str | None = None,
+    message: UUID | None = None,
 ) -> Stored | None:
-    """Store `resource` as the next version of `old`; None where another writer was first."""
-    stored = _stamped(resource, old.id, old.owner, old.version + 1, now)
-    done = connection.execute(
-        fhir_resource.update()
-        .where(fhir_resource.c.id == old.id, fhir_resource.c.version == old.version)
-        .values(version=stored.version, body=stored.body, last_updated=now, deleted=False)
-    )
-    if done.rowcount != 1:
+    """Store `resource` as the next version of `old`; None where another writer was first.
+
+    `owner` and `message` change where they are given: a draft is sent.
+    """
+    stored = _stamped(resource, old.id, owner or old.owner, old.version + 1, now)
+    if not _supersede(connection, old, stored, message or old.message):
         return None
-    _keep(connection, old)
-    connection.execute(fhir_index.delete().where(fhir_index.c.resource_id == old.id))
     _index(connection, stored, resource, terms)
     return stored
+
+
+def remove(connection: sa.Connection, old: Stored, *, now: datetime) -> Stored | None:
+    """Store the deletion of `old` as its next version; None where another writer was first."""
+    emptied = {"resourceType": old.type}
+    stored = dataclasses.replace(
+        _stamped(emptied, old.id, old.owner, old.version + 1, now), deleted=True
+    )
+    return stored if _supersede(connection, old, stored, old.message) else None
 
 
 def read(
@@ -95,7 +122,7 @@ def read(
             fhir_resource.c.owner.in_(owners),
         )
     ).one_or_none()
-    return _stored(row) if row else None
+    return stored_of(row) if row else None
 
 
 def version(
@@ -110,7 +137,7 @@ def version(
             fhir_version.c.resource_id == identity, fhir_version.c.version == number
         )
     ).one_or_none()
-    return _stored(row) if row else None
+    return stored_of(row) if row else None
 
 
 def by_message(connection: sa.Connection, message: UUID) -> Stored | None:
@@ -121,7 +148,7 @@ def by_message(connection: sa.Connection, message: UUID) -> Stored | None:
         .order_by(fhir_resource.c.id)
         .limit(1)
     ).one_or_none()
-    return _stored(row) if row else None
+    return stored_of(row) if row else None
 
 
 def lookup(
@@ -148,7 +175,7 @@ def lookup(
         .order_by(fhir_resource.c.id)
         .limit(1)
     ).one_or_none()
-    return _stored(row) if row else None
+    return stored_of(row) if row else None
 
 
 def _stamped(resource: JSON, identity: UUID, owner: str, number: int, now: datetime) -> Stored:
@@ -170,17 +197,37 @@ def _columns(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _stored(row: sa.Row[Any]) -> Stored:
+def stored_of(row: sa.Row[Any]) -> Stored:
+    """Return a row of either table of resources."""
     identity = row.resource_id if hasattr(row, "resource_id") else row.id
     return Stored(
-        identity, row.type, row.owner, row.version, row.body, row.last_updated, row.deleted
+        identity,
+        row.type,
+        row.owner,
+        row.version,
+        row.body,
+        row.last_updated,
+        row.deleted,
+        getattr(row, "message_id", None),
     )
 
 
-def _keep(connection: sa.Connection, old: Stored) -> None:
+def _supersede(
+    connection: sa.Connection, old: Stored, stored: Stored, message: UUID | None
+) -> bool:
+    """Put `stored` in the place of `old`, unless `old` is not the present version any more."""
+    done = connection.execute(
+        fhir_resource.update()
+        .where(fhir_resource.c.id == old.id, fhir_resource.c.version == old.version)
+        .values(**_columns(stored), message_id=message)
+    )
+    if done.rowcount != 1:
+        return False
     columns = _columns(old)
     identity = columns.pop("id")
     connection.execute(fhir_version.insert().values(resource_id=identity, **columns))
+    connection.execute(fhir_index.delete().where(fhir_index.c.resource_id == old.id))
+    return True
 
 
 def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Terms) -> None:
