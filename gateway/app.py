@@ -31,6 +31,7 @@ from gateway.edge_delivery import EdgeDelivery
 from gateway.fhir_ports import FhirBodies, FhirOutbox
 from gateway.http_server import HttpServer
 from gateway.inbox import Inbox
+from gateway.mx import MxResolver
 from gateway.notices import Notices
 from gateway.pipeline import Pipeline
 from gateway.ports import Reception, Role
@@ -180,7 +181,9 @@ def _sender(config: Config) -> SmtpSender:
     return SmtpSender(
         hostname=config.gateway.hostname,
         routes={name: (target.host, target.port) for name, target in routes.items()},
-        resolver=DnsClient(resolver=(resolver.host, resolver.port) if resolver else None),
+        resolver=MxResolver(
+            dns=DnsClient(resolver=(resolver.host, resolver.port) if resolver else None)
+        ),
     )
 
 

@@ -91,9 +91,7 @@ class Trust:
             lambda c: {r: anchors_for(c, r, Direction.INCOMING) for r in recipients}
         )
         together = Anchors(anchor for one in anchors.values() for anchor in one)
-        complete = await self._completion.complete(
-            evidence, together, now=now, policy=self._policy
-        )
+        complete = await self._completion.complete(evidence, together, now=now, policy=self._policy)
         return await asyncio.to_thread(
             judge, complete, anchors, now=now, policy=self._policy, cache=self._cache
         )
