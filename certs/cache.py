@@ -32,7 +32,7 @@ from certs.tables import cached
 __all__ = ["CachingDirectory", "Entry", "flush", "list_entries", "load", "save"]
 
 LONGEST: Final = timedelta(hours=1)
-NEGATIVE: Final = timedelta(minutes=1)
+LONGEST_NEGATIVE: Final = timedelta(minutes=5)
 FAILURE: Final = timedelta(seconds=10)
 ADDRESSES: Final = 10_000  # in memory; the database has no limit
 DISCOVERY: Final = "discovery"
@@ -133,11 +133,11 @@ def flush(connection: sa.Connection, key: str | None = None) -> int:
 def _until(evidence: Evidence, ttl_s: int | None, now: datetime) -> datetime:
     if evidence.failure is not None:
         return now + FAILURE
-    if not evidence.found:
-        return now + NEGATIVE
     # CD-007. An expired certificate in the set is no reason to ask again at once.
     ends = [found.certificate.not_valid_after_utc for found in evidence.found]
-    longest = LONGEST if ttl_s is None else min(LONGEST, timedelta(seconds=ttl_s))
+    longest = LONGEST if evidence.found else LONGEST_NEGATIVE
+    if ttl_s is not None:
+        longest = min(longest, timedelta(seconds=ttl_s))
     return min([end for end in ends if end > now] + [now + longest])
 
 

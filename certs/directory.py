@@ -27,7 +27,7 @@ from certs.cert_files import certificates_in
 from certs.chains import Chains
 from certs.discovery import Answer, CertQuery, Discovery, LdapQuery, Query, ServersQuery
 from certs.dns_cert import certificates_from, read_records
-from certs.dns_client import LIFETIME_S, DnsClient
+from certs.dns_client import DNS_PORT, LIFETIME_S, DnsClient
 from certs.errors import DirectError
 from certs.evidence import Evidence
 from certs.http_client import HttpClient
@@ -105,7 +105,8 @@ class LiveDirectory:
 
     async def _ask_servers(self, query: ServersQuery) -> Answer:
         answer = await self._dns.records(query.name, RdataType.SRV)
-        return Answer(servers=servers_in_order(answer.records), asked=answer.server)
+        servers = servers_in_order(answer.records)
+        return Answer(servers=servers, asked=answer.server, ttl_s=answer.ttl_s)
 
     async def _ask_ldap(self, query: LdapQuery) -> Answer:
         # CD-042: every address of a server is tried, the next where one cannot be reached.
@@ -137,13 +138,19 @@ async def open_directory(
     resolver: tuple[str, int] | None = None,
     allow_private: bool = False,
     dns_lifetime_s: float = LIFETIME_S,
+    authority_port: int = DNS_PORT,
 ) -> AsyncIterator[LiveDirectory]:
     """Open a directory that asks `resolver` (address and port), or the system's where None.
 
     `allow_private` lets strangers' records lead into loopback and private networks, as they do in
     a sandbox or an isolated network.
     """
-    dns = DnsClient(resolver=resolver, allow_private=allow_private, lifetime_s=dns_lifetime_s)
+    dns = DnsClient(
+        resolver=resolver,
+        allow_private=allow_private,
+        lifetime_s=dns_lifetime_s,
+        authority_port=authority_port,
+    )
     ldap, http = LdapClient(), HttpClient(resolver=dns)
     try:
         yield LiveDirectory(dns=dns, ldap=ldap, http=http)

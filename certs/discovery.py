@@ -117,8 +117,7 @@ class Discovery:
                 self._dead.add(query.server)
         elif isinstance(query, ServersQuery):
             self._servers = answer.servers
-        if answer.certificates:
-            self.ttl_s = answer.ttl_s
+        self._take_ttl(answer)
         self._record(query, answer)
 
     def gave_up(self) -> None:
@@ -131,6 +130,13 @@ class Discovery:
         unsure = self._failed and not self.found
         failure = Reason.DIRECTORY_UNAVAILABLE if unsure else None
         return Evidence(self.address, self.found, tuple(self.steps), failure=failure)
+
+    def _take_ttl(self, answer: Answer) -> None:
+        # What was found holds as long as its set; that nothing is there, as the briefest "no".
+        if answer.certificates or self.ttl_s is None:
+            self.ttl_s = answer.ttl_s
+        elif answer.ttl_s is not None:
+            self.ttl_s = min(self.ttl_s, answer.ttl_s)
 
     def _in_order(self) -> Iterator[Query]:
         # CD-002: address in DNS, domain in DNS, address in LDAP, domain in LDAP.

@@ -13,12 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import dns.asyncquery
 import dns.asyncresolver
 import dns.exception
+import dns.flags
+import dns.message
 import dns.name
 import dns.resolver
+from dns.rcode import Rcode
 from dns.rdata import Rdata
 from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.NS import NS
 
 from certs.errors import DirectError, Reason
 from certs.targets import may_connect
@@ -29,7 +34,11 @@ ATTEMPT_S: Final = 3.0
 LIFETIME_S: Final = 8.0
 EDNS_OCTETS: Final = 1232  # What crosses every path unfragmented (CD-026).
 NEGATIVE_TTL_S: Final = 300
-SMTP_PORT: Final = 25
+AUTHORITIES: Final = 3  # name servers of a zone that are asked
+DNS_PORT: Final = 53
+
+# CD-027: intermediaries that do not know CERT say so in one of these ways.
+_UNWILLING: Final = ("REFUSED", "NOTIMP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,8 @@ class DnsAnswer:
 class DnsClient:
     """Asks `resolver` (address and port), or the system's resolvers where None.
 
-    `lifetime_s` is in seconds, for one record set with all repetitions.
+    `lifetime_s` is in seconds, for one record set with all repetitions. `authority_port` is where
+    the name servers of a zone listen.
     """
 
     def __init__(
@@ -53,6 +63,7 @@ class DnsClient:
         resolver: tuple[str, int] | None = None,
         allow_private: bool = False,
         lifetime_s: float = LIFETIME_S,
+        authority_port: int = DNS_PORT,
     ) -> None:
         self._resolver = dns.asyncresolver.Resolver(configure=resolver is None)
         if resolver is not None:
@@ -62,6 +73,7 @@ class DnsClient:
         self._resolver.lifetime = lifetime_s
         self._resolver.use_edns(0, 0, EDNS_OCTETS)
         self._allow_private = allow_private
+        self._authority_port = authority_port
 
     @property
     def server(self) -> str:
@@ -77,12 +89,15 @@ class DnsClient:
         try:
             return await self._resolve(name, kind, tcp=False)
         except dns.resolver.NoNameservers as error:
-            # T-28: some answers break on their way by UDP in other ways than the TC bit.
-            if not any(isinstance(entry[3], Exception) for entry in error.kwargs["errors"]):
-                raise _unavailable(name, kind, error) from None
-            return await self._by_tcp(name, kind)
+            said = [entry[3] for entry in error.kwargs["errors"]]
         except dns.exception.DNSException as error:
-            raise _unavailable(name, kind, error) from None
+            raise _unavailable(name, kind, _said(error)) from None
+        if any(word in _UNWILLING for word in said):
+            return await self._by_authority(name, kind)
+        # T-28: some answers break on their way by UDP in other ways than the TC bit.
+        if any(isinstance(word, Exception) for word in said):
+            return await self._by_tcp(name, kind)
+        raise _unavailable(name, kind, str(said[-1]) if said else "no answer")
 
     async def addresses(self, host: str) -> Sequence[str]:
         """Return the IP addresses of a host named by a stranger, those we may connect to.
@@ -103,56 +118,71 @@ class DnsClient:
         ]
         return [text for text in texts if may_connect(text, allow_private=self._allow_private)]
 
-    async def mx(self, domain: str) -> Sequence[tuple[str, int]]:
-        """Return the mail exchangers of a domain, best first, each with its port.
-
-        A domain without MX records is its own exchanger (RFC5321 5.1); one with the null MX takes
-        no mail (RFC7505) and has none.
-
-        Raises:
-            DirectError: DIRECTORY_UNAVAILABLE.
-        """
-        answer = await self.records(dns.name.from_text(domain), RdataType.MX)
-        ranked = sorted(
-            (getattr(record, "preference", 0), record.exchange)  # type: ignore[attr-defined]
-            for record in answer.records
-        )
-        if not ranked:
-            return [(domain, SMTP_PORT)]
-        return [
-            (exchange.to_text(omit_final_dot=True), SMTP_PORT)
-            for _, exchange in ranked
-            if exchange != dns.name.root
-        ]
-
     async def _by_tcp(self, name: dns.name.Name, kind: RdataType) -> DnsAnswer:
         try:
             return await self._resolve(name, kind, tcp=True)
         except dns.exception.DNSException as error:
-            raise _unavailable(name, kind, error) from None
+            raise _unavailable(name, kind, _said(error)) from None
+
+    async def _by_authority(self, name: dns.name.Name, kind: RdataType) -> DnsAnswer:
+        """Ask the name servers of the zone, past an intermediary that is not willing (CD-027)."""
+        failure = "refused"
+        for address in await self._authorities(name):
+            query = dns.message.make_query(name, kind, use_edns=0, payload=EDNS_OCTETS)
+            query.flags &= ~dns.flags.RD
+            try:
+                response, _ = await dns.asyncquery.udp_with_fallback(
+                    query, address, timeout=ATTEMPT_S, port=self._authority_port
+                )
+            except (dns.exception.DNSException, OSError) as error:
+                failure = type(error).__name__
+                continue
+            answered = response.rcode() in (Rcode.NOERROR, Rcode.NXDOMAIN)
+            if answered and isinstance(response, dns.message.QueryMessage):
+                chain = response.resolve_chaining()
+                records, server = tuple(chain.answer or ()), f"{address}:{self._authority_port}"
+                return DnsAnswer(records, chain.minimum_ttl, server)
+            failure = response.rcode().name
+        raise _unavailable(name, kind, failure)
+
+    async def _authorities(self, name: dns.name.Name) -> Sequence[str]:
+        """Return addresses of the name servers of the zone that `name` is in."""
+        zone = name
+        while zone != dns.name.root:
+            try:
+                found = (await self._resolve(zone, RdataType.NS, tcp=False)).records
+            except dns.exception.DNSException:
+                found = ()
+            servers = [record.target for record in found if isinstance(record, NS)]
+            if servers:
+                hosts = [server.to_text(omit_final_dot=True) for server in servers[:AUTHORITIES]]
+                return [address for host in hosts for address in await self.addresses(host)]
+            zone = zone.parent()
+        return []
 
     async def _resolve(self, name: dns.name.Name, kind: RdataType, *, tcp: bool) -> DnsAnswer:
         try:
             answer = await self._resolver.resolve(
                 name, kind, tcp=tcp, raise_on_no_answer=False, search=False
             )
-        except (dns.resolver.NXDOMAIN, dns.resolver.YXDOMAIN):
+        except dns.resolver.NXDOMAIN as error:
+            return DnsAnswer((), _negative_ttl_s(error), self.server)
+        except dns.resolver.YXDOMAIN:
             return DnsAnswer((), NEGATIVE_TTL_S, self.server)
-        asked = f"{answer.nameserver}:{answer.port}"
-        if answer.rrset is None:
-            return DnsAnswer((), NEGATIVE_TTL_S, asked)
-        return DnsAnswer(tuple(answer.rrset), answer.chaining_result.minimum_ttl, asked)
+        records = tuple(answer.rrset or ())
+        ttl_s = answer.chaining_result.minimum_ttl
+        return DnsAnswer(records, ttl_s, f"{answer.nameserver}:{answer.port}")
 
 
-def _unavailable(
-    name: dns.name.Name, kind: RdataType, error: dns.exception.DNSException
-) -> DirectError:
-    return DirectError(Reason.DIRECTORY_UNAVAILABLE, f"{kind.name} {name}: {_said(error)}")
+def _negative_ttl_s(error: dns.resolver.NXDOMAIN) -> int:
+    # RFC2308 5: as long as the zone's SOA record says.
+    chains = [response.resolve_chaining() for response in error.kwargs["responses"].values()]
+    return min([chain.minimum_ttl for chain in chains], default=NEGATIVE_TTL_S)
+
+
+def _unavailable(name: dns.name.Name, kind: RdataType, detail: str) -> DirectError:
+    return DirectError(Reason.DIRECTORY_UNAVAILABLE, f"{kind.name} {name}: {detail}")
 
 
 def _said(error: dns.exception.DNSException) -> str:
-    if isinstance(error, dns.exception.Timeout):
-        return "timed out"
-    if isinstance(error, dns.resolver.NoNameservers):
-        return "; ".join(str(entry[3]) for entry in error.kwargs["errors"][-2:]) or "no answer"
-    return type(error).__name__
+    return "timed out" if isinstance(error, dns.exception.Timeout) else type(error).__name__

@@ -26,9 +26,11 @@ def zone_text(origin: str, records: Iterable[str], *, ttl_s: int = 300) -> str:
     return "\n".join([*head, *records]) + "\n"
 
 
-def zone_of(origin: str, records: Iterable[str]) -> dict[dns.name.Name, dns.zone.Zone]:
+def zone_of(
+    origin: str, records: Iterable[str], *, ttl_s: int = 300
+) -> dict[dns.name.Name, dns.zone.Zone]:
     """The same as dnspython's zone, under its name."""
-    zone = dns.zone.from_text(zone_text(origin, records), relativize=False)
+    zone = dns.zone.from_text(zone_text(origin, records, ttl_s=ttl_s), relativize=False)
     assert zone.origin is not None
     return {zone.origin: zone}
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
+import dns.message
 import dns.name
+import dns.rcode
+import dns.rdatatype
 import dns.zone
 import pytest
 import pytest_asyncio
@@ -12,7 +16,8 @@ from certs.directory import LiveDirectory, open_directory
 from certs.errors import Reason
 from certs.evidence import Level
 from gateway.dns_responder import DnsResponder
-from tests.helpers.pki import Ca
+from tests.helpers.pki import Ca, der
+from tests.helpers.web import web
 from tests.helpers.zones import cert_record, cname_record, zone_of
 
 ADDRESS = parse_address("DrJones@direct.example.org")
@@ -83,3 +88,53 @@ async def test_aliases_are_followed(zones: Zones, directory: LiveDirectory) -> N
     records = [cname_record("drjones", "other"), cert_record("other", BOUND)]
     zones.update(zone_of("direct.example.org", records))
     assert [f.certificate for f in (await directory.evidence_for(ADDRESS)).found] == [BOUND]
+
+
+async def test_resolver_that_refuses_cert_is_passed_by(zones: Zones) -> None:
+    """CD-027: the zone's own name servers are asked instead."""
+    zones.update(zone_of("direct.example.org", [cert_record("drjones", BOUND)]))
+    authority = DnsResponder(zones)
+    _, port = await authority.start()
+    intermediary = Unwilling(zones)
+    resolver = await intermediary.start()
+    async with open_directory(
+        resolver=resolver, allow_private=True, authority_port=port
+    ) as directory:
+        evidence = await directory.evidence_for(ADDRESS)
+        nobody = await directory.evidence_for(parse_address("nobody@direct.example.org"))
+    assert [found.certificate for found in evidence.found] == [BOUND]
+    assert evidence.steps[0].server == f"127.0.0.1:{port}"
+    assert nobody.failure is None
+    await intermediary.stop()
+    await authority.stop()
+
+
+async def test_certificate_may_be_at_a_url(zones: Zones, directory: LiveDirectory) -> None:
+    """CD-024."""
+    async with web() as site:
+        site.files["/drjones"] = der(BOUND)
+        urls = [site.url("/gone"), site.url("/drjones")]
+        records = [cert_record("drjones", url.encode(), kind=4) for url in urls]
+        zones.update(zone_of("direct.example.org", records))
+        evidence = await directory.evidence_for(ADDRESS)
+    assert [found.certificate for found in evidence.found] == [BOUND]
+
+
+async def test_many_addresses_at_once(zones: Zones, directory: LiveDirectory) -> None:
+    records = [cert_record(f"u{number}", BOUND) for number in range(200)]
+    zones.update(zone_of("direct.example.org", records))
+    addresses = [parse_address(f"u{number}@direct.example.org") for number in range(200)]
+    found = await asyncio.gather(*map(directory.evidence_for, addresses))
+    assert all(len(evidence.found) == 1 for evidence in found)
+
+
+class Unwilling(DnsResponder):
+    """A resolver that knows everything but CERT."""
+
+    def answer(self, wire: bytes, *, limit_octets: int) -> bytes | None:
+        query = dns.message.from_wire(wire)
+        if query.question[0].rdtype is not dns.rdatatype.CERT:
+            return super().answer(wire, limit_octets=limit_octets)
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.REFUSED)
+        return response.to_wire()
