@@ -109,12 +109,12 @@ class SignedEntity:
             return
         self._header += bytes(piece)
         found = end_of_header(self._header)
+        if (found[0] if found else len(self._header)) > HEADER_OCTETS:
+            raise malformed("the header of the signed part is too long")
         if found is not None:
             header, self._header = self._header, None
             self._start(header[: found[0]], header[found[0] : found[1]])
             self._write(self._decoder.feed(memoryview(header)[found[1] :]))
-        elif len(self._header) > HEADER_OCTETS:
-            raise malformed("the header of the signed part is too long")
 
     def _unwrap_rest(self) -> None:
         if self._header is not None:

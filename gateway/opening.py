@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO, Final
 
 from cryptography import x509
@@ -37,8 +37,9 @@ from gateway.header import (
 from gateway.multipart import Window
 from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import decoder_for
+from gateway.unsealed import Algorithms, Reading, Unsealed, VerifiedSigner
 
-__all__ = ["Algorithms", "Opening", "Reading", "Unsealed", "VerifiedSigner"]
+__all__ = ["Opening"]
 
 _CHUNK_OCTETS: Final = 128 * 1024
 _SIGNATURE_OCTETS: Final = 4 * 1024 * 1024
@@ -52,50 +53,6 @@ _PKCS7_SIGNATURE: Final = ("application/pkcs7-signature", "application/x-pkcs7-s
 # RFC2046 5.1.1 lets any text stand before the first part. Only the notices that S/MIME agents
 # write there are let pass: anything else is text beside what was signed.
 _NOTICE: Final = re.compile(rb"\s*(This is an? [ -~]{1,100}(message|format)[ -~]{0,20})?\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class Algorithms:
-    """What secured a message, in names for people and JSON."""
-
-    digest: str
-    signature: str
-    content_encryption: str
-    key_transport: str
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedSigner:
-    """A signer whose signature verified. Nothing is said of who it is."""
-
-    certificate: x509.Certificate
-    digest: str
-    signature: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unsealed:
-    """A message that was decrypted and has at least one good signature.
-
-    `recipient` is our certificate whose key opened it. `size` is the inner message's, in octets.
-    `tolerated` names what was not quite by the book.
-    """
-
-    signers: tuple[VerifiedSigner, ...]
-    certificates: tuple[x509.Certificate, ...]
-    algorithms: Algorithms
-    wrapped: bool
-    size: int
-    recipient: x509.Certificate
-    tolerated: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How to read the signed part: which digests (None: as announced), which line ends."""
-
-    digests: frozenset[Digest] | None = None
-    canonical: bool = False
 
 
 class Opening:
@@ -130,20 +87,25 @@ class Opening:
         decryption = decrypt(body, self._identities, self._policy)
         content = _Framed(decryption.content)
         try:
-            return self._open(decryption, Window(content), outer)
+            result = self._open(decryption, Window(content), outer)
         except DirectError as error:
             # R-026: whatever was wrong, the whole content is decrypted before we say so. Where
             # that fails, it is the only thing we say: the content was not what we took it for.
             for _piece in content:
                 pass
-            if error.reason is Reason.MESSAGE_MALFORMED and error is not content.failure:
+            if content.failure is not None:
+                raise content.failure from None
+            if error.reason is Reason.MESSAGE_MALFORMED:
                 # Nobody is known to have written what is malformed here.
                 raise DirectError(Reason.SIGNATURE_INVALID, error.detail) from None
             raise
+        if isinstance(result, DirectError):
+            raise result
+        return result
 
     def _open(
         self, decryption: Decryption, window: Window, outer: tuple[Field, ...]
-    ) -> Unsealed | Reading:
+    ) -> Unsealed | Reading | DirectError:
         fields, kind = _plaintext_header(window)
         if kind.name == "multipart/signed":
             entity, data = self._detached(window, kind, outer)
@@ -215,7 +177,7 @@ class Opening:
         certificates: tuple[x509.Certificate, ...],
         signers: tuple[Signer | DirectError, ...],
         decryption: Decryption,
-    ) -> Unsealed | Reading:
+    ) -> Unsealed | Reading | DirectError:
         missing = {s.digest for s in signers if isinstance(s, Signer)} & self._accepted
         if not missing <= entity.digests.keys():
             # AS-046: micalg is a hint only, and this one was wrong.
@@ -228,7 +190,7 @@ class Opening:
         if not verified:
             raise failures[0]
         if entity.problem is not None:
-            raise entity.problem
+            return entity.problem
         return Unsealed(
             signers=tuple(
                 VerifiedSigner(v.certificate, v.digest.value, v.signature.value) for v in verified
@@ -288,7 +250,7 @@ def _plaintext_header(window: Window) -> tuple[tuple[Field, ...], MediaType]:
         fields = parse_header(window.header())
         return fields, media_type(fields)
     except DirectError:
-        # What a wrong key makes of a message has no header. The framing raises nothing here.
+        # What a wrong key makes of a message has no header.
         raise undecipherable() from None
 
 
@@ -330,7 +292,7 @@ def _whole(pieces: Iterable[Octets], limit: int) -> bytes:
 
 
 class _Framed:
-    """The decrypted content; remembers a `failure` of its framing, outside of the encryption."""
+    """The decrypted content; remembers what made it fail."""
 
     def __init__(self, pieces: Iterator[Octets]) -> None:
         self._pieces = pieces

@@ -26,9 +26,10 @@ from certs.cms.signed import Signed, digests_for, sign
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from certs.ports import Writable
-from gateway.opening import Algorithms, Opening, Reading, Unsealed, VerifiedSigner
+from gateway.opening import Opening
 from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import base64_lines
+from gateway.unsealed import Algorithms, Reading, Unsealed, VerifiedSigner
 
 __all__ = ["Algorithms", "SealOptions", "Unsealed", "VerifiedSigner", "seal", "unseal"]
 

@@ -153,21 +153,6 @@ class Signer:
         permit_digest(self.digest, policy)
         return scheme_of(self.signature_algorithm, self.digest)
 
-    def certificate_in(self, certificates: Sequence[x509.Certificate]) -> x509.Certificate:
-        """Return the signer's certificate.
-
-        Raises:
-            DirectError: SIGNATURE_INVALID; it is not among `certificates`.
-        """
-        by_serial, by_key = named(self.identifier)
-        for certificate in certificates:
-            if by_serial is not None:
-                if issuer_and_serial(certificate) == by_serial:
-                    return certificate
-            elif key_identifier(certificate) == by_key:
-                return certificate
-        raise DirectError(Reason.SIGNATURE_INVALID, "the signer's certificate is not there")
-
     def verify(
         self,
         digests: Mapping[Digest, bytes],
@@ -180,12 +165,22 @@ class Signer:
             DirectError: SIGNATURE_INVALID, ALGORITHM_REFUSED.
         """
         scheme = self.scheme(policy)
-        certificate = self.certificate_in(certificates)
-        self.attributes.check(digests[scheme.digest], certificate)
-        for encoding in self.attributes.encodings():
-            if scheme.verifies(certificate, self.signature, encoding):
-                return Verified(certificate, scheme.digest, scheme.kind)
-        raise DirectError(Reason.SIGNATURE_INVALID, "the signature is not the signer's")
+        candidates = self._named_in(certificates)
+        if not candidates:
+            raise _invalid("the signer's certificate is not there")
+        # A key identifier is only a name: several certificates may bear it, not all of them true.
+        for certificate in candidates:
+            self.attributes.check(digests[scheme.digest], certificate)
+            for encoding in self.attributes.encodings():
+                if scheme.verifies(certificate, self.signature, encoding):
+                    return Verified(certificate, scheme.digest, scheme.kind)
+        raise _invalid("the signature is not the signer's")
+
+    def _named_in(self, certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+        by_serial, by_key = named(self.identifier)
+        if by_serial is not None:
+            return [c for c in certificates if issuer_and_serial(c) == by_serial]
+        return [c for c in certificates if key_identifier(c) == by_key]
 
 
 class SignedData:
@@ -234,7 +229,7 @@ class SignedData:
         reader.finish()
         signers = tuple(_signer(info) for info in children(infos.content, limit=SIGNERS))
         if infos.tag != der.SET or not signers:
-            raise DirectError(Reason.SIGNATURE_INVALID, "the signed data has no signer")
+            raise _invalid("the signed data has no signer")
         return certificates, signers
 
 
@@ -272,7 +267,7 @@ def _parse_signer(info: Element) -> Signer:
     if fields[3].tag != SIGNED_ATTRIBUTES:
         # Without them content and attributes can be taken for each other (RFC5652 5.3; the
         # attack of Strenzke 2023). Every S/MIME agent writes them.
-        raise DirectError(Reason.SIGNATURE_INVALID, "a signer has no signed attributes")
+        raise _invalid("a signer has no signed attributes")
     if len(fields) < 6:
         raise malformed("a signer does not parse")
     return Signer(
@@ -282,3 +277,7 @@ def _parse_signer(info: Element) -> Signer:
         signature_algorithm=identified(fields[4]),
         signature=octets(fields[5]),
     )
+
+
+def _invalid(detail: str) -> DirectError:
+    return DirectError(Reason.SIGNATURE_INVALID, detail)

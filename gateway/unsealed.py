@@ -1,0 +1,61 @@
+"""What is known of a message once it is open.
+
+Pure: values only.
+
+Standards:
+    AS  AS-045 to AS-057 (algorithms, signers, recipients)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from certs.cms.algorithms import Digest
+
+__all__ = ["Algorithms", "Reading", "Unsealed", "VerifiedSigner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithms:
+    """What secured a message, in names for people and JSON."""
+
+    digest: str
+    signature: str
+    content_encryption: str
+    key_transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSigner:
+    """A signer whose signature verified. Nothing is said of who it is."""
+
+    certificate: x509.Certificate
+    digest: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """A message that was decrypted and has at least one good signature.
+
+    `recipient` is our certificate whose key opened it. `size` is the inner message's, in octets.
+    `tolerated` names what was not quite by the book.
+    """
+
+    signers: tuple[VerifiedSigner, ...]
+    certificates: tuple[x509.Certificate, ...]
+    algorithms: Algorithms
+    wrapped: bool
+    size: int
+    recipient: x509.Certificate
+    tolerated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read the signed part: which digests (None: as announced), which line ends."""
+
+    digests: frozenset[Digest] | None = None
+    canonical: bool = False
