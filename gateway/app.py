@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from certs.directory import open_directory
+from certs.directory import LiveDirectory, open_directory
 from certs.dns_client import DnsClient
 from certs.errors import DirectError, Reason
 from certs.keys import StoredKeys, read_kek
@@ -42,7 +42,7 @@ from gateway.sole import sole_process
 from gateway.spool import SpoolBodies
 from gateway.transmission import Transmission
 from gateway.trust import Trust
-from gateway.worker import Worker
+from gateway.worker import Handler, Worker
 from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Listening", "running", "serve"]
@@ -72,67 +72,31 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             database cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        data = config.gateway.data
-        policy = _policy(config)
-        window = timedelta(seconds=config.tracking.window_s)
-        database = await stack.enter_async_context(SqlDatabase.open(config.database_url))
-        await database.migrate()
-        if config.on_sqlite:
-            stack.enter_context(sole_process(data))
-            await database.write(queue.break_leases)
-        bodies = SpoolBodies(database=database, folder=data / "spool", clock=utc_now)
-        keys = StoredKeys(database=database, kek=read_kek(data / "kek"))
-        resolver = config.discovery.resolver
+        database = await _database(stack, config)
+        bodies = SpoolBodies(database=database, folder=config.gateway.data / "spool", clock=utc_now)
+        resolver = _resolver(config)
         directory = await stack.enter_async_context(
-            open_directory(
-                resolver=(resolver.host, resolver.port) if resolver else None,
-                allow_private=config.discovery.private_addresses,
-            )
+            open_directory(resolver=resolver, allow_private=config.discovery.private_addresses)
         )
-        trust = Trust(database=database, completion=directory, policy=policy, cache=VerdictCache())
-        inbox = Inbox(mail_servers=frozenset(config.mailboxes), terms=Terms())
-        notices = Notices(bodies=bodies, hostname=config.gateway.hostname)
-        sender = _sender(config)
+        sender = SmtpSender(
+            hostname=config.gateway.hostname,
+            routes=_routes(config),
+            resolver=MxResolver(dns=DnsClient(resolver=resolver)),
+        )
         stack.push_async_callback(sender.close)
-        pipeline = Pipeline(
-            database=database,
-            bodies=bodies,
-            directory=directory,
-            keys=keys,
-            trust=trust,
-            sealer=Sealer(bodies=bodies, hostname=config.gateway.hostname),
-            inbox=inbox,
-            notices=notices,
-            clock=utc_now,
-            retry_at=_retry_at,
-            policy=policy,
-            window=window,
-        )
         transmission = Transmission(
             database=database,
             bodies=bodies,
             sender=sender,
             clock=utc_now,
             retry_at=_retry_at,
-            window=window,
-        )
-        edge = EdgeDelivery(
-            database=database,
-            bodies=bodies,
-            sender=sender,
-            inbox=inbox,
-            notices=notices,
-            clock=utc_now,
-            retry_at=_retry_at,
+            window=timedelta(seconds=config.tracking.window_s),
         )
         worker = Worker(
             database=database,
             handlers={
-                "outgoing": pipeline.outgoing,
-                "incoming": pipeline.incoming,
+                **_agent(config, database, bodies, directory, sender),
                 "deliver": transmission.deliver,
-                "report": edge.report,
-                "relay": edge.relay,
             },
             clock=utc_now,
             concurrency=config.gateway.workers,
@@ -175,16 +139,68 @@ def _retry_at(attempts: int, accepted_at: datetime, now: datetime) -> datetime |
     return retry.next_attempt(attempts, accepted_at, now, random.SystemRandom().random())
 
 
-def _sender(config: Config) -> SmtpSender:
+def _resolver(config: Config) -> tuple[str, int] | None:
     resolver = config.discovery.resolver
-    routes = {**config.routes, **config.mailboxes}
-    return SmtpSender(
-        hostname=config.gateway.hostname,
-        routes={name: (target.host, target.port) for name, target in routes.items()},
-        resolver=MxResolver(
-            dns=DnsClient(resolver=(resolver.host, resolver.port) if resolver else None)
-        ),
+    return (resolver.host, resolver.port) if resolver else None
+
+
+def _routes(config: Config) -> dict[str, tuple[str, int]]:
+    """Return what stands in for MX: other HISPs by domain, our users' mail servers by address."""
+    targets = {**config.routes, **config.mailboxes}
+    return {name: (target.host, target.port) for name, target in targets.items()}
+
+
+async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
+    """Open the database at the present schema; on SQLite it is this process's alone."""
+    database = await stack.enter_async_context(SqlDatabase.open(config.database_url))
+    await database.migrate()
+    if config.on_sqlite:
+        stack.enter_context(sole_process(config.gateway.data))
+        await database.write(queue.break_leases)
+    return database
+
+
+def _agent(
+    config: Config,
+    database: SqlDatabase,
+    bodies: SpoolBodies,
+    directory: LiveDirectory,
+    sender: SmtpSender,
+) -> dict[str, Handler]:
+    """Return the handlers of the jobs that judge, secure and hand over messages."""
+    hostname = config.gateway.hostname
+    policy = _policy(config)
+    inbox = Inbox(mail_servers=frozenset(config.mailboxes), terms=Terms())
+    notices = Notices(bodies=bodies, hostname=hostname)
+    pipeline = Pipeline(
+        database=database,
+        bodies=bodies,
+        directory=directory,
+        keys=StoredKeys(database=database, kek=read_kek(config.gateway.data / "kek")),
+        trust=Trust(database=database, completion=directory, policy=policy, cache=VerdictCache()),
+        sealer=Sealer(bodies=bodies, hostname=hostname),
+        inbox=inbox,
+        notices=notices,
+        clock=utc_now,
+        retry_at=_retry_at,
+        policy=policy,
+        window=timedelta(seconds=config.tracking.window_s),
     )
+    edge = EdgeDelivery(
+        database=database,
+        bodies=bodies,
+        sender=sender,
+        inbox=inbox,
+        notices=notices,
+        clock=utc_now,
+        retry_at=_retry_at,
+    )
+    return {
+        "outgoing": pipeline.outgoing,
+        "incoming": pipeline.incoming,
+        "report": edge.report,
+        "relay": edge.relay,
+    }
 
 
 async def _listen(
