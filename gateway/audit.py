@@ -12,19 +12,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from gateway.locks import lock
 from gateway.tables import audit_event
 
-__all__ = ["AuditEvent", "Head", "head", "list_events", "record", "verify"]
-
-_FIRST_PREVIOUS: Final = "0" * 64
+__all__ = [
+    "BEGINNING",
+    "AuditEvent",
+    "Head",
+    "events_since",
+    "first_broken",
+    "head",
+    "list_events",
+    "record",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,9 @@ class Head:
     digest: str
 
 
+BEGINNING: Final = Head(0, "0" * 64)
+
+
 def record(
     connection: sa.Connection,
     *,
@@ -68,25 +79,18 @@ def record(
     """
     lock(connection, "audit")
     last = head(connection)
-    event = {
-        "number": last.number + 1,
-        "at": now,
-        "actor": actor,
-        "action": action,
-        "subject": subject,
-        "outcome": outcome,
-        "old": old,
-        "new": new,
-        "previous": last.digest,
-    }
-    connection.execute(_APPEND, {**event, "digest": _digest(event)})
-    return last.number + 1
+    event = AuditEvent(
+        last.number + 1, now, actor, action, subject, outcome, old, new, last.digest, ""
+    )
+    values = {name: getattr(event, name) for name in AuditEvent.__slots__}
+    connection.execute(_APPEND, {**values, "digest": _digest(event)})
+    return event.number
 
 
 def head(connection: sa.Connection) -> Head:
     """Return the newest event; number 0 where there is none."""
     row = connection.execute(_HEAD).first()
-    return Head(row.number, row.digest) if row else Head(0, _FIRST_PREVIOUS)
+    return Head(row.number, row.digest) if row else BEGINNING
 
 
 def verify(connection: sa.Connection, *, known: Head | None = None) -> int | None:
@@ -94,18 +98,29 @@ def verify(connection: sa.Connection, *, known: Head | None = None) -> int | Non
 
     `known` is a head that was kept elsewhere.
     """
-    expected = Head(0, _FIRST_PREVIOUS)
-    for row in connection.execute(_ALL).yield_per(1000):
-        number = expected.number + 1
-        if row.number != number or row.previous != expected.digest:
+    rows = connection.execute(_ALL).yield_per(1000)
+    return first_broken((AuditEvent(*row) for row in rows), known=known)
+
+
+def first_broken(
+    events: Iterable[AuditEvent], *, since: Head = BEGINNING, known: Head | None = None
+) -> int | None:
+    """Return the number of the first of `events` that does not continue the chain, or None.
+
+    `events` follow `since` and are in order; `known` is a head that they must lead to or past.
+    """
+    last = since
+    for event in events:
+        number = last.number + 1
+        if (event.number, event.previous) != (number, last.digest):
             return number
-        if row.digest != _digest(row._mapping):
+        if event.digest != _digest(event):
             return number
-        expected = Head(number, row.digest)
-        if known and known.number == number and known.digest != row.digest:
+        last = Head(number, event.digest)
+        if known is not None and known.number == number and known != last:
             return number
-    if known and known.number > expected.number:
-        return expected.number + 1
+    if known is not None and known.number > last.number:
+        return last.number + 1
     return None
 
 
@@ -132,25 +147,29 @@ def list_events(
     return [AuditEvent(*row) for row in connection.execute(query)]
 
 
-def _digest(event: Any) -> str:
-    """Return the digest of `event` under the columns that it covers, in their fixed order."""
-    covered = [event[name] for name in _COVERED]
-    covered[1] = covered[1].isoformat(timespec="microseconds")
+def events_since(connection: sa.Connection, number: int, *, limit: int) -> Sequence[AuditEvent]:
+    """Return the events after the one of this number, oldest first."""
+    query = _ALL.where(audit_event.c.number > number).limit(limit)
+    return [AuditEvent(*row) for row in connection.execute(query)]
+
+
+def _digest(event: AuditEvent) -> str:
+    """Return the SHA-256 over all else of the event, as compact ASCII JSON in a fixed order."""
+    covered = [
+        event.number,
+        event.at.isoformat(timespec="microseconds"),
+        event.actor,
+        event.action,
+        event.subject,
+        event.outcome,
+        event.old,
+        event.new,
+        event.previous,
+    ]
     text = json.dumps(covered, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-_COVERED: Final = (
-    "number",
-    "at",
-    "actor",
-    "action",
-    "subject",
-    "outcome",
-    "old",
-    "new",
-    "previous",
-)
 _APPEND: Final = audit_event.insert()
 _HEAD: Final = (
     sa.select(audit_event.c.number, audit_event.c.digest)

@@ -35,6 +35,7 @@ __all__ = [
     "add_address",
     "add_domain",
     "add_edge_user",
+    "allow_sending",
     "domain",
     "edge_user_hash",
     "hash_password",
@@ -183,17 +184,26 @@ def add_edge_user(
             addresses is not ours.
     """
     lock(connection, f"edge user {name}")
-    if edge_user_hash(connection, name) is not None:
+    if connection.execute(_EDGE_USER, {"the_name": name}).first():
         raise DirectError(Reason.RESOURCE_CONFLICT, f"edge user {name} exists")
-    for one in may_send:
-        if not is_local(connection, one):
-            raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no address {one}")
     connection.execute(
         edge_user.insert(),
         {"name": name, "password_hash": password_hash, "created_at": now, "enabled": True},
     )
+    allow_sending(connection, name, may_send)
+
+
+def allow_sending(connection: sa.Connection, user: str, may_send: Sequence[DirectAddress]) -> None:
+    """Let an edge user send as these addresses too.
+
+    Raises:
+        DirectError: RESOURCE_NOT_FOUND; one of the addresses is not ours.
+    """
+    for one in may_send:
+        if not is_local(connection, one):
+            raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no address {one}")
     if may_send:
-        rows = [{"user": name, "address_key": one.key} for one in may_send]
+        rows = [{"user": user, "address_key": one.key} for one in dict.fromkeys(may_send)]
         connection.execute(edge_user_address.insert(), rows)
 
 
@@ -249,6 +259,7 @@ _SERVED: Final = (
         domains.c.enabled,
     )
 )
+_EDGE_USER: Final = sa.select(edge_user.c.name).where(edge_user.c.name == sa.bindparam("the_name"))
 _HASH: Final = sa.select(edge_user.c.password_hash).where(
     edge_user.c.name == sa.bindparam("the_name"), edge_user.c.enabled
 )

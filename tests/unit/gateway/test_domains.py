@@ -114,6 +114,8 @@ async def test_an_edge_user_may_not_send_as_an_address_that_is_disabled(
 
 async def test_an_edge_user_is_added_once_and_for_our_addresses_only(served: SqlDatabase) -> None:
     await served.write(lambda c: domains.add_edge_user(c, "ehr", "hash", [], NOW))
+    off = tables.edge_user.update().values(enabled=False)
+    await served.write(lambda c: c.execute(off) and None)  # it exists all the same
     again = await reason_of(served, lambda c: domains.add_edge_user(c, "ehr", "h", [], NOW))
     foreign = await reason_of(served, lambda c: domains.add_edge_user(c, "x", "h", [STRANGER], NOW))
     assert (again, foreign) == (Reason.RESOURCE_CONFLICT, Reason.RESOURCE_NOT_FOUND)
