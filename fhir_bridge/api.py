@@ -25,10 +25,11 @@ from fhir_bridge.auth import caller
 from fhir_bridge.binary_api import BinaryApi
 from fhir_bridge.capability import capability_statement
 from fhir_bridge.clients import Client
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import error_response, resource_response
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Outbox
-from fhir_bridge.registry import TYPES, ResourceType
+from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import ResourceApi
 from fhir_bridge.search_api import SearchApi
 from fhir_bridge.sending import Dispatcher

@@ -12,8 +12,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.inbound import instant
-from fhir_bridge.registry import COMMON, TYPES, ResourceType, SearchParameter
+from fhir_bridge.registry import COMMON, Kind, ResourceType, SearchParameter
 from fhir_bridge.terms import JSON, Terms
 
 __all__ = ["capability_statement"]
@@ -62,6 +63,16 @@ def _resource(kind: ResourceType, terms: Terms) -> JSON:
         described["searchParam"] = [
             _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *COMMON)
         ]
+        references = [p.name for p in kind.parameters if p.kind is Kind.REFERENCE]
+        if references:
+            described["searchInclude"] = [f"{kind.name}:{name}" for name in references]
+        referring = [
+            f"{other.name}:{p.name}"
+            for other in TYPES.values()
+            for p in other.parameters
+            if p.kind is Kind.REFERENCE and (not p.targets or kind.name in p.targets)
+        ]
+        described["searchRevInclude"] = referring
     return described
 
 

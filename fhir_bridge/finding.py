@@ -19,7 +19,17 @@ import sqlalchemy as sa
 from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import COMMON, Kind
-from fhir_bridge.search import Criterion, DateRange, Query, Sort, Token, cursor_of
+from fhir_bridge.search import (
+    Chain,
+    Condition,
+    Criterion,
+    DateRange,
+    Has,
+    Query,
+    Sort,
+    Token,
+    cursor_of,
+)
 from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.tables import fhir_index, fhir_resource
 
@@ -40,13 +50,21 @@ class Page:
     total: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Whose resources are seen, and when."""
+
+    owners: Collection[str]
+    now: datetime
+
+
 def find(connection: sa.Connection, query: Query, owners: Collection[str], now: datetime) -> Page:
     """Return the page of `query` among the resources of `owners`."""
+    scope = _Scope(owners, now)
+    kind = query.kind.name
     where = [
-        fhir_resource.c.type == query.kind.name,
-        fhir_resource.c.owner.in_(owners),
-        fhir_resource.c.deleted.is_(False),
-        *(_condition(criterion, query.kind.name, now) for criterion in query.criteria),
+        *_visible(fhir_resource, kind, scope),
+        *(_condition(condition, kind, fhir_resource, scope) for condition in query.criteria),
     ]
     total = None
     if query.total:
@@ -119,70 +137,125 @@ def _after(
     return sa.or_(*alternatives)
 
 
-def _condition(criterion: Criterion, kind: str, now: datetime) -> sa.ColumnElement[bool]:
+def _condition(
+    condition: Condition, kind: str, resource: sa.FromClause, scope: _Scope
+) -> sa.ColumnElement[bool]:
+    """Return the condition on `resource`, which is the table of resources or an alias of it."""
+    if isinstance(condition, Chain):
+        return _chain(condition, kind, resource, scope)
+    if isinstance(condition, Has):
+        return _has(condition, resource, scope)
+    return _criterion(condition, kind, resource, scope)
+
+
+def _chain(
+    chain: Chain, kind: str, resource: sa.FromClause, scope: _Scope
+) -> sa.ColumnElement[bool]:
+    index, target = fhir_index.alias(), fhir_resource.alias()
+    referring = (
+        sa.select(index.c.resource_id)
+        .join(target, target.c.id == index.c.target)
+        .where(
+            index.c.type == kind,
+            index.c.name == chain.parameter.name,
+            *_visible(target, chain.kind.name, scope),
+            _condition(chain.inner, chain.kind.name, target, scope),
+        )
+    )
+    return resource.c.id.in_(referring)
+
+
+def _has(has: Has, resource: sa.FromClause, scope: _Scope) -> sa.ColumnElement[bool]:
+    index, source = fhir_index.alias(), fhir_resource.alias()
+    referred = (
+        sa.select(index.c.target)
+        .join(source, source.c.id == index.c.resource_id)
+        .where(
+            index.c.type == has.kind.name,
+            index.c.name == has.parameter.name,
+            index.c.target.is_not(None),
+            *_visible(source, has.kind.name, scope),
+            _condition(has.inner, has.kind.name, source, scope),
+        )
+    )
+    return resource.c.id.in_(referred)
+
+
+def _visible(
+    resource: sa.FromClause, kind: str, scope: _Scope
+) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        resource.c.type == kind,
+        resource.c.owner.in_(scope.owners),
+        resource.c.deleted.is_(False),
+    )
+
+
+def _criterion(
+    criterion: Criterion, kind: str, resource: sa.FromClause, scope: _Scope
+) -> sa.ColumnElement[bool]:
     parameter = criterion.parameter
     if parameter.name == "_id":
-        return _by_id(criterion)
+        return _by_id(criterion, resource)
     if parameter.name == "_lastUpdated":
-        moment = fhir_resource.c.last_updated
-        return sa.or_(*(_compare(v, moment, moment, now) for v in _ranges(criterion)))
+        moment = resource.c.last_updated
+        return sa.or_(*(_compare(v, moment, moment, scope.now) for v in _ranges(criterion)))
+    index = fhir_index.alias()
     if criterion.modifier == "missing":
         # An actor known by its identifier only is not missing.
-        found = _exists(
-            sa.or_(
-                fhir_index.c.name == parameter.name,
-                fhir_index.c.name == f"{parameter.name}:identifier",
-            )
-        )
+        names = (parameter.name, f"{parameter.name}:identifier")
+        found = _exists(index, resource, index.c.name.in_(names))
         return ~found if criterion.values == ("true",) else found
     name = parameter.name
     if criterion.modifier in ("identifier", "text"):
         name = f"{name}:{criterion.modifier}"
-    matches = sa.and_(fhir_index.c.name == name, sa.or_(*_matches(criterion, now)))
+    matches = sa.and_(index.c.name == name, sa.or_(*_matches(criterion, index, scope.now)))
     if criterion.modifier == "not":
-        return ~_exists(matches)
+        return ~_exists(index, resource, matches)
     if not parameter.selective:
-        return _exists(matches)
-    ids = sa.select(fhir_index.c.resource_id).where(fhir_index.c.type == kind, matches)
-    return fhir_resource.c.id.in_(ids)
+        return _exists(index, resource, matches)
+    ids = sa.select(index.c.resource_id).where(index.c.type == kind, matches)
+    return resource.c.id.in_(ids)
 
 
-def _matches(criterion: Criterion, now: datetime) -> list[sa.ColumnElement[bool]]:
+def _matches(
+    criterion: Criterion, index: sa.FromClause, now: datetime
+) -> list[sa.ColumnElement[bool]]:
     if criterion.parameter.kind is Kind.DATE:
-        low, high = fhir_index.c.low, fhir_index.c.high
+        low, high = index.c.low, index.c.high
         return [_compare(value, low, high, now) for value in _ranges(criterion)]
     found: list[sa.ColumnElement[bool]] = []
     for value in criterion.values:
         if isinstance(value, Token):
-            found.append(_token(value))
+            found.append(_token(value, index))
         elif criterion.modifier in ("contains", "text"):
-            found.append(fhir_index.c.value.contains(value, autoescape=True))
+            found.append(index.c.value.contains(value, autoescape=True))
         elif criterion.parameter.kind is Kind.STRING and criterion.modifier is None:
-            found.append(fhir_index.c.value.startswith(value, autoescape=True))
+            found.append(index.c.value.startswith(value, autoescape=True))
         else:
-            found.append(fhir_index.c.value == value)
+            found.append(index.c.value == value)
     return found
 
 
-def _token(token: Token) -> sa.ColumnElement[bool]:
+def _token(token: Token, index: sa.FromClause) -> sa.ColumnElement[bool]:
     parts: list[sa.ColumnElement[bool]] = []
     if token.code is not None:
-        parts.append(fhir_index.c.value == token.code)
+        parts.append(index.c.value == token.code)
     if token.system == "":
-        parts.append(fhir_index.c.system.is_(None))
+        parts.append(index.c.system.is_(None))
     elif token.system is not None:
-        parts.append(fhir_index.c.system == token.system)
+        parts.append(index.c.system == token.system)
     return sa.and_(sa.true(), *parts)
 
 
-def _by_id(criterion: Criterion) -> sa.ColumnElement[bool]:
+def _by_id(criterion: Criterion, resource: sa.FromClause) -> sa.ColumnElement[bool]:
     ids = []
     for value in criterion.values:
         try:
             ids.append(UUID(value.code or "" if isinstance(value, Token) else str(value)))
         except ValueError:
             continue
-    found = fhir_resource.c.id.in_(ids)
+    found = resource.c.id.in_(ids)
     return ~found if criterion.modifier == "not" else found
 
 
@@ -218,10 +291,12 @@ def _compare(
             return within
 
 
-def _exists(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+def _exists(
+    index: sa.FromClause, resource: sa.FromClause, condition: sa.ColumnElement[bool]
+) -> sa.ColumnElement[bool]:
     return (
         sa.select(sa.literal(1))
-        .where(fhir_index.c.resource_id == fhir_resource.c.id, condition)
-        .correlate(fhir_resource)
+        .where(index.c.resource_id == resource.c.id, condition)
+        .correlate(resource)
         .exists()
     )

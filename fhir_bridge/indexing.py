@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
-from fhir_bridge.registry import Kind, ResourceType
+from fhir_bridge.registry import COMMON, Kind, ResourceType
 from fhir_bridge.terms import Terms
 
-__all__ = ["IndexRow", "elements", "folded", "index_rows", "interval"]
+__all__ = ["IndexRow", "elements", "folded", "index_rows", "interval", "local_id"]
 
 VALUE_CHARACTERS: Final = 512
 _DATE: Final = re.compile(
@@ -35,6 +36,7 @@ class IndexRow:
     name: str
     system: str | None = None
     value: str | None = None
+    target: UUID | None = None
     low: datetime | None = None
     high: datetime | None = None
 
@@ -44,7 +46,7 @@ def index_rows(
 ) -> tuple[IndexRow, ...]:
     """Return every index row of `resource`, each once."""
     rows: dict[IndexRow, None] = {}
-    for parameter in kind.parameters:
+    for parameter in (*kind.parameters, *COMMON):
         for path in parameter.paths:
             for element in elements(resource, path, terms):
                 for row in _ROWS[parameter.kind](parameter.name, element):
@@ -84,6 +86,15 @@ def interval(text: str) -> tuple[datetime, datetime] | None:
             return low, low + timedelta(microseconds=10 ** max(0, 6 - len(fraction[1:])))
         return low, low + _width(year, month, day, hour, second)
     except (ValueError, OverflowError):
+        return None
+
+
+def local_id(literal: str) -> UUID | None:
+    """Return the id in a relative reference, where it can be one that we gave."""
+    kind, _, identity = literal.partition("/")
+    try:
+        return UUID(identity) if kind.isalpha() else None
+    except ValueError:
         return None
 
 
@@ -136,6 +147,8 @@ def _token(name: str, element: Any) -> Iterator[IndexRow]:
         if isinstance(text := element.get("text"), str):
             yield IndexRow(f"{name}:text", value=folded(text))
         code = element.get("code") if "value" not in element else element["value"]
+        if element.get("system") == "email" and isinstance(code, str):
+            code = code.lower()  # a ContactPoint: an address is compared without case
         if isinstance(code, str):
             yield IndexRow(name, element.get("system"), code[:VALUE_CHARACTERS])
 
@@ -147,7 +160,8 @@ def _reference(name: str, element: Any) -> Iterator[IndexRow]:
         return
     literal = element.get("reference")
     if isinstance(literal, str) and not literal.startswith("#"):
-        yield IndexRow(name, value=literal.partition("/_history/")[0][:VALUE_CHARACTERS])
+        present = literal.partition("/_history/")[0][:VALUE_CHARACTERS]
+        yield IndexRow(name, value=present, target=local_id(present))
     identifier = element.get("identifier")
     if isinstance(identifier, dict) and isinstance(value := identifier.get("value"), str):
         if value.startswith("mailto:"):  # fhir.md 3.2: compared without case

@@ -19,13 +19,18 @@ from datetime import datetime
 from typing import Final
 
 from certs.errors import Reason
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.indexing import folded, interval
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import Kind, ResourceType, SearchParameter
 
 __all__ = [
+    "Chain",
+    "Condition",
     "Criterion",
     "DateRange",
+    "Has",
+    "Include",
     "Query",
     "Sort",
     "Token",
@@ -40,6 +45,8 @@ COUNT_MAX: Final = 1000
 VALUES_MAX: Final = 100
 CRITERIA_MAX: Final = 50
 SORTS_MAX: Final = 4
+CHAIN_MAX: Final = 3
+INCLUDES_MAX: Final = 20
 _PREFIX: Final = re.compile(r"(eq|ne|gt|lt|ge|le|sa|eb|ap)?(.*)", re.DOTALL)
 # What the HTTP layer reads, and what changes no result.
 _PASSED_OVER: Final = frozenset({"_format", "_pretty", "_totalMethod"})
@@ -72,6 +79,41 @@ class Criterion:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """A reference to a resource of type `kind` that matches `inner` (search.html 3.1.1.5.3)."""
+
+    parameter: SearchParameter
+    kind: ResourceType
+    inner: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """A resource of type `kind` refers here by `parameter` and matches `inner` (3.1.1.5.4)."""
+
+    parameter: SearchParameter
+    kind: ResourceType
+    inner: Condition
+
+
+Condition = Criterion | Chain | Has
+
+
+@dataclass(frozen=True, slots=True)
+class Include:
+    """What else to put on the page: by `parameters` of `kind`, forwards or in reverse.
+
+    `target` is the only type wanted, if there is one; `iterate` follows from includes too.
+    """
+
+    kind: ResourceType
+    parameters: tuple[SearchParameter, ...]
+    target: str | None
+    reverse: bool
+    iterate: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sort:
     """One key of the order."""
 
@@ -84,7 +126,8 @@ class Query:
     """A search of one resource type. `used` is what was understood, for the self link."""
 
     kind: ResourceType
-    criteria: tuple[Criterion, ...]
+    criteria: tuple[Condition, ...]
+    includes: tuple[Include, ...]
     sort: tuple[Sort, ...]
     count: int
     cursor: tuple[str | int, ...] | None
@@ -146,7 +189,8 @@ class _Reader:
     def __init__(self, kind: ResourceType, strict: bool) -> None:
         self.kind = kind
         self.strict = strict
-        self.criteria: list[Criterion] = []
+        self.criteria: list[Condition] = []
+        self.includes: list[Include] = []
         self.sort: list[Sort] = []
         self.count = COUNT_DEFAULT
         self.cursor: tuple[str | int, ...] | None = None
@@ -170,6 +214,8 @@ class _Reader:
             self.summary_count = value == "count"
         elif name == "_elements":
             self.elements = tuple(filter(None, value.split(",")))
+        elif name.partition(":")[0] in ("_include", "_revinclude"):
+            self.take_include(name, value)
         elif not self.take_criterion(name, value):
             if self.strict:
                 raise _bad("not-supported", f"The parameter {_shown(name)} is not known here.")
@@ -186,22 +232,38 @@ class _Reader:
                 continue
             self.sort.append(Sort(parameter, key.startswith("-")))
 
-    def take_criterion(self, name: str, value: str) -> bool:
+    def take_include(self, name: str, value: str) -> None:
         plain, _, modifier = name.partition(":")
-        parameter = self.kind.parameter(plain)
-        if parameter is None:
+        source, _, rest = value.partition(":")
+        parameter_name, _, target = rest.partition(":")
+        kind = TYPES.get(source)
+        references = [p for p in kind.parameters if p.kind is Kind.REFERENCE] if kind else []
+        wanted = [p for p in references if parameter_name in (p.name, "*")]
+        if kind is None or not wanted or modifier not in ("", "iterate", "recurse"):
+            # FHIR: what cannot be included is refused rather than left out in silence.
+            raise _bad("not-supported", f"Nothing can be included by {_shown(value)}.")
+        reverse = plain == "_revinclude"
+        if len(self.includes) == INCLUDES_MAX:
+            raise _bad("too-costly", "There are too many includes.")
+        include = Include(kind, tuple(wanted), target or None, reverse, bool(modifier))
+        self.includes.append(include)
+
+    def take_criterion(self, name: str, value: str) -> bool:
+        condition = _condition(self.kind, name, value, depth=0)
+        if condition is None:
             return False
         if not value:
             return True  # FHIR: a parameter without a value is as if it were not there
         if len(self.criteria) == CRITERIA_MAX:
             raise _bad("too-costly", "There are too many parameters.")
-        self.criteria.append(_criterion(parameter, modifier or None, value))
+        self.criteria.append(condition)
         return True
 
     def query(self) -> Query:
         return Query(
             kind=self.kind,
             criteria=tuple(self.criteria),
+            includes=tuple(self.includes),
             sort=tuple(self.sort),
             count=self.count,
             cursor=self.cursor,
@@ -210,6 +272,50 @@ class _Reader:
             elements=self.elements,
             used=tuple(self.used),
         )
+
+
+def _condition(kind: ResourceType, name: str, value: str, depth: int) -> Condition | None:
+    """Return what one parameter asks; None where `kind` has no such parameter."""
+    if depth > CHAIN_MAX:
+        raise _bad("too-costly", "The chain is too long.")
+    if name.startswith("_has:"):
+        return _has(name, value, depth)
+    head, dot, rest = name.partition(".")
+    plain, _, modifier = head.partition(":")
+    parameter = kind.parameter(plain)
+    if parameter is None:
+        return None
+    if dot:
+        return _chain(parameter, modifier, rest, value, depth)
+    if not value:
+        return Criterion(parameter, None, ())
+    return _criterion(parameter, modifier or None, value)
+
+
+def _chain(
+    parameter: SearchParameter, modifier: str, rest: str, value: str, depth: int
+) -> Condition:
+    targets = [modifier] if modifier else list(parameter.targets)
+    kind = TYPES.get(targets[0]) if len(targets) == 1 else None
+    if parameter.kind is not Kind.REFERENCE or kind is None:
+        text = f"{parameter.name} must name one type to be chained, as in {parameter.name}:Patient."
+        raise _bad("not-supported", text)
+    inner = _condition(kind, rest, value, depth + 1)
+    if inner is None:
+        raise _bad("not-supported", f"{kind.name} has no parameter {_shown(rest)}.")
+    return Chain(parameter, kind, inner)
+
+
+def _has(name: str, value: str, depth: int) -> Condition:
+    parts = name.split(":", 3)
+    kind = TYPES.get(parts[1]) if len(parts) == 4 else None
+    parameter = kind.parameter(parts[2]) if kind else None
+    if kind is None or parameter is None or parameter.kind is not Kind.REFERENCE:
+        raise _bad("not-supported", "_has is _has:Type:reference:parameter.")
+    inner = _condition(kind, parts[3], value, depth + 1)
+    if inner is None:
+        raise _bad("not-supported", f"{kind.name} has no parameter {_shown(parts[3])}.")
+    return Has(parameter, kind, inner)
 
 
 def _criterion(parameter: SearchParameter, modifier: str | None, value: str) -> Criterion:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
 import orjson
+import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +20,7 @@ from certs.ports import Clock, Database
 from fhir_bridge.clients import Client
 from fhir_bridge.exchange import form_of, prefers, resource_response
 from fhir_bridge.finding import Page, find
+from fhir_bridge.including import included
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.search import Query, parse_query
 from fhir_bridge.store import Stored
@@ -42,10 +44,15 @@ class SearchApi:
         strict = prefers(request, "handling") == "strict"
         query = parse_query(kind, pairs, strict=strict)
         now = self._clock()
-        page = await self._database.read(lambda c: find(c, query, client.owners, now))
-        return resource_response(self._bundle(query, page))
 
-    def _bundle(self, query: Query, page: Page) -> JSON:
+        def work(connection: sa.Connection) -> tuple[Page, tuple[Stored, ...]]:
+            page = find(connection, query, client.owners, now)
+            return page, included(connection, page.rows, query.includes, client.owners)
+
+        page, extra = await self._database.read(work)
+        return resource_response(self._bundle(query, page, extra))
+
+    def _bundle(self, query: Query, page: Page, extra: Sequence[Stored]) -> JSON:
         url = f"{self._base_url}/{query.kind.name}"
         links = [{"relation": "self", "url": _link(url, query.used)}]
         if page.following is not None:
@@ -57,14 +64,17 @@ class SearchApi:
         elif page.following is None and query.cursor is None:
             bundle["total"] = len(page.rows)
         if page.rows:
-            bundle["entry"] = [self._entry(stored, query) for stored in page.rows]
+            bundle["entry"] = [
+                *(self._entry(stored, query, "match") for stored in page.rows),
+                *(self._entry(stored, query, "include") for stored in extra),
+            ]
         return bundle
 
-    def _entry(self, stored: Stored, query: Query) -> JSON:
+    def _entry(self, stored: Stored, query: Query, mode: str) -> JSON:
         return {
             "fullUrl": f"{self._base_url}/{stored.type}/{stored.id}",
-            "resource": _shown(stored, query.elements),
-            "search": {"mode": "match"},
+            "resource": _shown(stored, query.elements if mode == "match" else ()),
+            "search": {"mode": mode},
         }
 
 

@@ -18,8 +18,8 @@ from uuid import UUID
 import orjson
 import sqlalchemy as sa
 
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.indexing import index_rows
-from fhir_bridge.registry import TYPES
 from fhir_bridge.resources import dump
 from fhir_bridge.tables import fhir_index, fhir_resource, fhir_version
 from fhir_bridge.terms import JSON, Terms
@@ -238,6 +238,7 @@ def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Ter
             "name": row.name,
             "system": row.system,
             "value": row.value,
+            "target": row.target,
             "low": row.low,
             "high": row.high,
         }

@@ -18,6 +18,8 @@ __all__ = [
     "fhir_client",
     "fhir_client_mailbox",
     "fhir_index",
+    "fhir_notification",
+    "fhir_read",
     "fhir_resource",
     "fhir_version",
 ]
@@ -52,10 +54,13 @@ fhir_version: Final = sa.Table(
 )
 
 # One row per value that a search parameter finds. A token and an identifier have `system` and
-# `value`; a reference has "Type/id" as `value`; a string is lower-cased without accents; a date
-# is the interval from `low` up to, but without, `high`.
+# `value`; a reference has "Type/id" as `value`, and `target` where that id may be one of ours; a
+# string is lower-cased without accents; a date is the interval from `low` up to, but without,
+# `high`.
 fhir_index: Final = sa.Table(
     "fhir_index",
+    "fhir_notification",
+    "fhir_read",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("resource_id", sa.Uuid, nullable=False),
@@ -63,11 +68,13 @@ fhir_index: Final = sa.Table(
     sa.Column("name", sa.String(64), nullable=False),
     sa.Column("system", sa.String(512)),
     sa.Column("value", sa.String(512)),
+    sa.Column("target", sa.Uuid),
     sa.Column("low", UtcDateTime),
     sa.Column("high", UtcDateTime),
     sa.Index(None, "resource_id", "name"),
     sa.Index(None, "type", "name", "value"),
     sa.Index(None, "type", "name", "low"),
+    sa.Index(None, "target", "name"),
 )
 
 # The octets of a Binary: a stretch of a stored body, in a content transfer encoding.
@@ -86,6 +93,29 @@ fhir_binary: Final = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("sha1", sa.String(28), nullable=False),  # base64, as in Attachment.hash
     sa.Column("sha256", sa.String(64), nullable=False),  # hexadecimal
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Which received messages a mailbox has read (fhir.md 2 row 18): a row is read.
+fhir_read: Final = sa.Table(
+    "fhir_read",
+    metadata,
+    sa.Column("communication_id", sa.Uuid, primary_key=True),
+    sa.Column("owner", sa.String(ADDRESS_CHARACTERS), nullable=False, index=True),
+    sa.Column("client_id", sa.Uuid, nullable=False),
+    sa.Column("read_at", UtcDateTime, nullable=False),
+)
+
+# A notification that a subscription owes; gone once it is delivered or given up.
+fhir_notification: Final = sa.Table(
+    "fhir_notification",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("subscription_id", sa.Uuid, nullable=False, index=True),
+    sa.Column("resource_id", sa.Uuid, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=False, index=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
