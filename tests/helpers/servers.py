@@ -73,14 +73,16 @@ def knot(folder: Path, zones: Mapping[str, str], *, extra: str = "") -> Iterator
 
 
 @contextmanager
-def slapd(folder: Path, entries: Sequence[Entry], *, extra: str = "") -> Iterator[tuple[str, int]]:
+def slapd(
+    folder: Path, entries: Sequence[Entry], *, port: int = 0, extra: str = ""
+) -> Iterator[tuple[str, int]]:
     """Run slapd over the entries, in `ou=dcdt`; `extra` is more of its configuration.
 
     Its rootDSE lists a second context that answers nobody, as some servers' own ones do.
     """
     (folder / "data").mkdir(parents=True)
     (folder / "closed").mkdir()
-    port = free_port()
+    port = port or free_port()
     config = folder / "slapd.conf"
     schemas = "\n".join(
         f"include {SCHEMA}/{name}.schema" for name in ("core", "cosine", "inetorgperson")

@@ -127,5 +127,7 @@ async def test_strangers_records_do_not_lead_into_our_own_network(
 
 
 async def test_resolver_that_does_not_answer_is_a_failure() -> None:
-    evidence = await _evidence("drjones@dns.example.org", ("127.0.0.1", free_port()))
+    silent = ("127.0.0.1", free_port())
+    async with open_directory(resolver=silent, dns_lifetime_s=0.2) as directory:
+        evidence = await directory.evidence_for(parse_address("drjones@dns.example.org"))
     assert evidence.failure is Reason.DIRECTORY_UNAVAILABLE
