@@ -17,7 +17,6 @@ from typing import Final
 
 from certs.directory import LiveDirectory, open_directory
 from certs.dns_client import DnsClient
-from certs.errors import DirectError, Reason
 from certs.keys import StoredKeys, read_kek
 from certs.policy import CertificatePolicy
 from fhir_bridge.api import create_app
@@ -36,6 +35,7 @@ from gateway.notices import Notices
 from gateway.pipeline import Pipeline
 from gateway.ports import Reception, Role
 from gateway.sealer import Sealer
+from gateway.server_tls import server_context
 from gateway.smtp_in import Limits, Listener
 from gateway.smtp_out import SmtpSender
 from gateway.sole import sole_process
@@ -247,17 +247,10 @@ async def _serve_fhir(
 
 
 def _tls(config: Config, section: Smtp | Fhir) -> ssl.SSLContext:
-    """Return a server's context: TLS 1.2 and up (RFC9325), with the section's certificate."""
-    certificate = section.tls_certificate or config.gateway.data / "tls.crt"
-    key = section.tls_key or config.gateway.data / "tls.key"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        detail = f"TLS certificate {certificate}: {error.strerror or error}"
-        raise DirectError(Reason.CONFIGURATION_INVALID, detail) from None
-    return context
+    data = config.gateway.data
+    return server_context(
+        section.tls_certificate or data / "tls.crt", section.tls_key or data / "tls.key"
+    )
 
 
 @asynccontextmanager
