@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import pybase64
@@ -28,6 +29,12 @@ from fhir_bridge.ports import Bodies, Body
 from fhir_bridge.terms import JSON
 
 __all__ = ["Lifted", "binary_id", "lift"]
+
+
+# The elements of type Attachment in the types served here.
+_ATTACHMENT: Final = re.compile(
+    r"\.(?:\w*[aA]ttachment|photo\[\d+\])$|^Media\.content$|^\w+\.contained\[\d+\]\.content$"
+)
 
 
 @dataclass(slots=True)
@@ -43,7 +50,7 @@ class Lifted:
 
 
 async def lift(resource: JSON, *, bodies: Bodies, owner: str, now: datetime) -> Lifted:
-    """Replace `data` of each payload attachment by `url`, `size` and `hash`, in place.
+    """Replace `data` of each attachment by `url`, `size` and `hash`, in place.
 
     Raises:
         FhirError: RESOURCE_INVALID; not strict base64, or a size or hash that does not fit it.
@@ -71,12 +78,16 @@ async def lift(resource: JSON, *, bodies: Bodies, owner: str, now: datetime) -> 
 
 
 def _attachments(resource: JSON) -> Iterator[tuple[JSON, str]]:
-    payloads = resource.get("payload")
-    for position, payload in enumerate(payloads if isinstance(payloads, list) else ()):
-        attachment = payload.get("contentAttachment") if isinstance(payload, dict) else None
-        if isinstance(attachment, dict) and "data" in attachment:
-            name = resource.get("resourceType")
-            yield attachment, f"{name}.payload[{position}].contentAttachment"
+    """Yield every attachment that has data, with its FHIRPath, in any resource type."""
+    pending: list[tuple[Any, str]] = [(resource, str(resource.get("resourceType")))]
+    while pending:
+        item, at = pending.pop()
+        if isinstance(item, list):
+            pending.extend((child, f"{at}[{number}]") for number, child in enumerate(item))
+        elif isinstance(item, dict):
+            if "data" in item and _ATTACHMENT.search(at):
+                yield item, at
+            pending.extend((child, f"{at}.{name}") for name, child in item.items())
 
 
 def _decode(data: Any) -> bytes:

@@ -31,7 +31,15 @@ from fhir_bridge.terms import (
     message_id_of,
 )
 
-__all__ = ["Content", "Draft", "direct_addresses", "draft_of", "is_message", "is_to_be_sent"]
+__all__ = [
+    "Content",
+    "Draft",
+    "contact_references",
+    "direct_addresses",
+    "draft_of",
+    "is_message",
+    "is_to_be_sent",
+]
 
 _BREAKING: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{1,200}@[A-Za-z0-9.-]{1,255}>")
@@ -117,6 +125,12 @@ def direct_addresses(actor: Mapping[str, Any]) -> list[DirectAddress]:
     # FHIR: a lower rank is preferred; without a rank, last.
     best = min((t.get("rank", 10_000) for t in candidates), default=None)
     return _parsed([t["value"] for t in candidates if t.get("rank", 10_000) == best])
+
+
+def contact_references(actor: Mapping[str, Any]) -> list[str]:
+    """Return what else says where to reach `actor`: its Endpoints, the person in a role."""
+    references = [*actor.get("endpoint", ()), actor.get("practitioner", {})]
+    return [r["reference"] for r in references if "reference" in r]
 
 
 def _parsed(values: Sequence[str]) -> list[DirectAddress]:
@@ -211,7 +225,7 @@ class _Reader:
         )
         literal = reference.get("reference", "")
         actor = self.contained.get(literal) or self.directory.get(literal)
-        by_actor = direct_addresses(actor) if actor else []
+        by_actor = self.of_actor(actor) if actor else []
         # The identifier chooses among the addresses of an actor; both may also say the same.
         if by_identifier:
             return (
@@ -220,6 +234,14 @@ class _Reader:
                 else [*by_identifier, *by_actor]
             )
         return by_actor
+
+    def of_actor(self, actor: JSON) -> list[DirectAddress]:
+        """Return the addresses of `actor`: its own, else those of what it names for contact."""
+        own = direct_addresses(actor)
+        if own:
+            return own
+        others = [self.directory.get(literal) for literal in contact_references(actor)]
+        return list(dict.fromkeys(a for o in others if o for a in direct_addresses(o)))
 
     def contents(self) -> Iterator[Content]:
         for position, payload in enumerate(self.resource.get("payload", ())):

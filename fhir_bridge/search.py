@@ -335,7 +335,10 @@ def _criterion(parameter: SearchParameter, modifier: str | None, value: str) -> 
         _only(parameter, modifier, ("not", "text"))
         if modifier == "text":
             return Criterion(parameter, "text", tuple(folded(unescaped(v)) for v in values))
-        return Criterion(parameter, modifier, tuple(_token(v) for v in values))
+        tokens = tuple(_token(v) for v in values)
+        if parameter.name in ("telecom", "email"):
+            tokens = tuple(Token(t.system, t.code and t.code.lower()) for t in tokens)
+        return Criterion(parameter, modifier, tokens)
     if parameter.kind is Kind.STRING:
         _only(parameter, modifier, ("exact", "contains"))
         return Criterion(parameter, modifier, tuple(folded(unescaped(v)) for v in values))

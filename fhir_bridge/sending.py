@@ -28,8 +28,9 @@ from fhir_bridge.binaries import add_binaries, attach, find_binary
 from fhir_bridge.clients import Client
 from fhir_bridge.compose import Ancestry, compose
 from fhir_bridge.handover import letter_of, stored_form, with_urls
+from fhir_bridge.indexing import local_id
 from fhir_bridge.lifting import Lifted, binary_id
-from fhir_bridge.outbound import Content, Draft, draft_of
+from fhir_bridge.outbound import Content, Draft, contact_references, draft_of
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
@@ -260,15 +261,21 @@ def _literals(resource: JSON) -> set[str]:
 
 
 def _directory(connection: sa.Connection, literals: set[str], client: Client) -> dict[str, JSON]:
-    found = {}
-    for literal in literals:
-        kind, _, identity = literal.partition("/")
-        try:
-            stored = read(connection, kind, UUID(identity), client.owners)
-        except ValueError:
-            continue
-        if stored is not None and not stored.deleted:
-            found[literal] = stored.resource()
+    """Return the resources that `literals` name, and what those say of where to reach them."""
+    found: dict[str, JSON] = {}
+    wanted = literals
+    for _ in range(2):
+        for literal in wanted:
+            identity = local_id(literal)
+            kind = literal.partition("/")[0]
+            stored = read(connection, kind, identity, client.owners) if identity else None
+            if stored is not None and not stored.deleted:
+                found[literal] = stored.resource()
+        wanted = {
+            literal
+            for literal in wanted & found.keys()
+            for literal in contact_references(found[literal])
+        } - found.keys()
     return found
 
 

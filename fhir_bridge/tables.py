@@ -59,8 +59,6 @@ fhir_version: Final = sa.Table(
 # `high`.
 fhir_index: Final = sa.Table(
     "fhir_index",
-    "fhir_notification",
-    "fhir_read",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("resource_id", sa.Uuid, nullable=False),

@@ -124,6 +124,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("system", sa.String(length=512), nullable=True),
         sa.Column("value", sa.String(length=512), nullable=True),
+        sa.Column("target", sa.Uuid(), nullable=True),
         sa.Column("low", sa.BigInteger(), nullable=True),
         sa.Column("high", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_index")),
@@ -132,11 +133,43 @@ def upgrade() -> None:
         op.f("ix_fhir_index_resource_id_name"), "fhir_index", ["resource_id", "name"], unique=False
     )
     op.create_index(
+        op.f("ix_fhir_index_target_name"), "fhir_index", ["target", "name"], unique=False
+    )
+    op.create_index(
         op.f("ix_fhir_index_type_name_low"), "fhir_index", ["type", "name", "low"], unique=False
     )
     op.create_index(
         op.f("ix_fhir_index_type_name_value"), "fhir_index", ["type", "name", "value"], unique=False
     )
+    op.create_table(
+        "fhir_notification",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("subscription_id", sa.Uuid(), nullable=False),
+        sa.Column("resource_id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_notification")),
+    )
+    op.create_index(
+        op.f("ix_fhir_notification_due_at"), "fhir_notification", ["due_at"], unique=False
+    )
+    op.create_index(
+        op.f("ix_fhir_notification_subscription_id"),
+        "fhir_notification",
+        ["subscription_id"],
+        unique=False,
+    )
+    op.create_table(
+        "fhir_read",
+        sa.Column("communication_id", sa.Uuid(), nullable=False),
+        sa.Column("owner", sa.String(length=320), nullable=False),
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("read_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("communication_id", name=op.f("pk_fhir_read")),
+    )
+    op.create_index(op.f("ix_fhir_read_owner"), "fhir_read", ["owner"], unique=False)
     op.create_table(
         "fhir_resource",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -372,8 +405,14 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_fhir_resource_type_owner_last_updated_id"), table_name="fhir_resource")
     op.drop_index(op.f("ix_fhir_resource_message_id"), table_name="fhir_resource")
     op.drop_table("fhir_resource")
+    op.drop_index(op.f("ix_fhir_read_owner"), table_name="fhir_read")
+    op.drop_table("fhir_read")
+    op.drop_index(op.f("ix_fhir_notification_subscription_id"), table_name="fhir_notification")
+    op.drop_index(op.f("ix_fhir_notification_due_at"), table_name="fhir_notification")
+    op.drop_table("fhir_notification")
     op.drop_index(op.f("ix_fhir_index_type_name_value"), table_name="fhir_index")
     op.drop_index(op.f("ix_fhir_index_type_name_low"), table_name="fhir_index")
+    op.drop_index(op.f("ix_fhir_index_target_name"), table_name="fhir_index")
     op.drop_index(op.f("ix_fhir_index_resource_id_name"), table_name="fhir_index")
     op.drop_table("fhir_index")
     op.drop_table("fhir_client")
