@@ -207,7 +207,7 @@ def _criterion(
         found = _exists(index, resource, index.c.name.in_(names))
         return ~found if criterion.values == ("true",) else found
     name = parameter.name
-    if criterion.modifier in ("identifier", "text"):
+    if criterion.modifier in ("identifier", "text", "exact"):
         name = f"{name}:{criterion.modifier}"
     matches = sa.and_(index.c.name == name, sa.or_(*_matches(criterion, index, scope.now)))
     if criterion.modifier == "not":

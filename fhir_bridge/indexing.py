@@ -182,13 +182,13 @@ def _date(name: str, element: Any) -> Iterator[IndexRow]:
 
 
 def _string(name: str, element: Any) -> Iterator[IndexRow]:
-    if isinstance(element, str):
-        yield IndexRow(name, value=folded(element))
-    elif isinstance(element, dict):  # HumanName, Address: each part of it
-        for part in element.values():
-            for text in part if isinstance(part, list) else [part]:
-                if isinstance(text, str):
-                    yield IndexRow(name, value=folded(text))
+    # A HumanName or an Address is found by each part of it.
+    parts = element.values() if isinstance(element, dict) else [element]
+    for part in parts:
+        for text in part if isinstance(part, list) else [part]:
+            if isinstance(text, str):
+                yield IndexRow(name, value=folded(text))
+                yield IndexRow(f"{name}:exact", value=text[:VALUE_CHARACTERS])
 
 
 def _uri(name: str, element: Any) -> Iterator[IndexRow]:

@@ -341,6 +341,8 @@ def _criterion(parameter: SearchParameter, modifier: str | None, value: str) -> 
         return Criterion(parameter, modifier, tokens)
     if parameter.kind is Kind.STRING:
         _only(parameter, modifier, ("exact", "contains"))
+        if modifier == "exact":
+            return Criterion(parameter, modifier, tuple(unescaped(v) for v in values))
         return Criterion(parameter, modifier, tuple(folded(unescaped(v)) for v in values))
     _only(parameter, modifier, ("not",))
     return Criterion(parameter, modifier, tuple(unescaped(v) for v in values))
