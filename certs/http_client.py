@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from urllib.parse import urljoin
 
@@ -42,6 +42,7 @@ class _Request:
     url: httpx.URL
     content: bytes | None
     headers: dict[str, str]
+    redirects: int = 0
 
 
 class HttpClient:
@@ -64,6 +65,7 @@ class HttpClient:
         limit_octets: int = OCTETS,
         deadline_s: float = DEADLINE_S,
         failure: Reason = Reason.DIRECTORY_UNAVAILABLE,
+        redirects: int = REDIRECTS,
     ) -> bytes:
         """Return the content at `url`.
 
@@ -72,7 +74,7 @@ class HttpClient:
                 many redirects, one to another scheme than http(s) or down from https, or any
                 status but 200.
         """
-        request = _Request("GET", _parsed(url, failure), None, {})
+        request = _Request("GET", _parsed(url, failure), None, {}, redirects)
         return await self._fetch(request, limit_octets, deadline_s, failure)
 
     async def post(
@@ -102,13 +104,11 @@ class HttpClient:
             raise DirectError(failure, f"{request.url.host}: {type(error).__name__}") from None
 
     async def _follow(self, request: _Request, limit_octets: int, failure: Reason) -> bytes:
-        for _ in range(REDIRECTS + 1):
+        for _ in range(request.redirects + 1):
             answer = await self._one(request, limit_octets, failure)
             if isinstance(answer, bytes):
                 return answer
-            if request.method != "GET":
-                break
-            request = _Request("GET", _redirected(request.url, answer, failure), None, {})
+            request = replace(request, url=_redirected(request.url, answer, failure))
         raise DirectError(failure, f"{request.url.host}: redirected too often")
 
     async def _one(self, request: _Request, limit_octets: int, failure: Reason) -> bytes | str:

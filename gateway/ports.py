@@ -190,12 +190,18 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One delivery attempt to one host. `tls` is version and cipher, or None for clear text."""
+    """One delivery attempt to one host.
+
+    `tls` is version and cipher, or None for clear text; `verified`: the host's certificate was
+    demanded and is right; `tls_policy` says who demanded it: "configured", "dane", "mta-sts", or
+    "default" where nobody did.
+    """
 
     attempts: tuple[Attempt, ...]
     host: str
     tls: str | None
     verified: bool
+    tls_policy: str = "default"
 
 
 class Sender(Protocol):

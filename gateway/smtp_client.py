@@ -82,6 +82,8 @@ class SmtpClient:
         # Once the content is on its way, a connection that breaks leaves in doubt whether the
         # server has the message.
         self.in_doubt = False
+        # Whoever demanded a certificate of the server has seen that it is right.
+        self.verified = False
 
     @classmethod
     async def connect(cls, address: str, port: int, *, hostname: str, timeouts: Timeouts) -> Self:
@@ -131,6 +133,14 @@ class SmtpClient:
             return None
         cipher = tunnel.cipher()
         return f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The server's certificate in DER; empty without TLS."""
+        tunnel = self._smtp.get_transport_info("ssl_object")
+        if not isinstance(tunnel, ssl.SSLObject):
+            return b""
+        return tunnel.getpeercert(binary_form=True) or b""
 
     async def greet(self) -> None:
         """Say EHLO, or HELO to a server that knows no other, and learn what it offers.

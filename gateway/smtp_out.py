@@ -10,9 +10,9 @@ Standards:
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 import structlog
@@ -22,9 +22,10 @@ from certs.errors import DirectError, Reason
 from gateway.mx import NoMailError
 from gateway.ports import Attempt, Delivery
 from gateway.smtp_client import BrokenError, PeerReply, SmtpClient, Timeouts
-from gateway.smtp_pool import Connections, Target, UnreachableError, opportunistic_tls
+from gateway.smtp_pool import Connections, Target, UnreachableError
+from gateway.tls_policy import OPPORTUNISTIC, TlsPolicy
 
-__all__ = ["Resolver", "SmtpSender"]
+__all__ = ["Policies", "Resolver", "SmtpSender"]
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +47,18 @@ class Resolver(Protocol):
         ...
 
 
+class Policies(Protocol):
+    """TLS policies, as `gateway.tls_policies.PublishedPolicies` gives them."""
+
+    def configured(self, domain: str) -> TlsPolicy | None:
+        """Return what is configured for a domain."""
+        ...
+
+    async def policy(self, domain: str, host: str, port: int) -> TlsPolicy | None:
+        """Return the policy for a host of a domain, or None where it may not be used."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """What is to be delivered."""
@@ -57,10 +70,11 @@ class _Message:
 
 
 class SmtpSender:
-    """Delivers by SMTP, under TLS where the host offers it.
+    """Delivers by SMTP, under TLS as `policies` demand, else where the host offers it.
 
     `routes` maps a domain, or "*" for all others, to a host and port that stand in for its MX,
-    such as a smart host or a peer on a private line.
+    such as a smart host or a peer on a private line. `anchors` is a PEM file of the CAs known to
+    verify hosts by, in place of the system's.
     """
 
     def __init__(
@@ -69,13 +83,15 @@ class SmtpSender:
         hostname: str,
         routes: Mapping[str, tuple[str, int]],
         resolver: Resolver,
+        policies: Policies | None = None,
+        anchors: Path | None = None,
         timeouts: Timeouts | None = None,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._routes = routes
         self._resolver = resolver
+        self._policies = policies
         self._connections = Connections(
-            hostname=hostname, timeouts=timeouts or Timeouts(), tls=tls or opportunistic_tls()
+            hostname=hostname, timeouts=timeouts or Timeouts(), anchors=anchors
         )
 
     async def send(
@@ -94,14 +110,16 @@ class SmtpSender:
         except NoMailError as error:
             return _undelivered(domain, parcel, PeerReply(550, error.status, error.detail))
         except DirectError as error:
-            return _undelivered(domain, parcel, PeerReply(451, "4.4.3", error.detail))
+            status = "4.4.3" if error.reason is Reason.DIRECTORY_UNAVAILABLE else "4.7.5"
+            return _undelivered(domain, parcel, PeerReply(451, status, error.detail))
         delivery = _undelivered(domain, parcel, _NO_HOST)
         for target in targets:
             try:
                 delivery = await self._deliver(target, parcel)
             except UnreachableError as error:
                 _log.info("smtp target unreachable", host=target.host, error=str(error))
-                delivery = _undelivered(target.host, parcel, PeerReply(451, "4.4.1", str(error)))
+                reply = PeerReply(451, "4.4.1", str(error))
+                delivery = _undelivered(target.host, parcel, reply, target.policy)
             if not _may_try_another(delivery):
                 break
         return delivery
@@ -111,14 +129,33 @@ class SmtpSender:
         await self._connections.close()
 
     async def _targets(self, domain: str) -> Sequence[Target]:
+        """Return where to try, in order.
+
+        Raises:
+            NoMailError: the domain takes no mail.
+            DirectError: DIRECTORY_UNAVAILABLE; or BACKBONE_UNAVAILABLE where its policy allows
+                none of its hosts.
+        """
         route = self._routes.get(domain) or self._routes.get("*")
         if route is not None:
-            return [Target(route[0], *route)]
+            # What a domain publishes is about its MX, which a route stands in for.
+            configured = self._policies and self._policies.configured(domain)
+            return [Target(route[0], *route, configured or OPPORTUNISTIC)]
+        hosts = await self._resolver.mx(domain)
+        policies = [await self._policy(domain, *host) for host in hosts]
+        if hosts and not any(policies):
+            raise DirectError(Reason.BACKBONE_UNAVAILABLE, "the TLS policy allows no host")
         return [
-            Target(host, address, port)
-            for host, port in await self._resolver.mx(domain)
+            Target(host, address, port, policy)
+            for (host, port), policy in zip(hosts, policies, strict=True)
+            if policy is not None
             for address in await self._resolver.addresses(host)
         ]
+
+    async def _policy(self, domain: str, host: str, port: int) -> TlsPolicy | None:
+        if self._policies is None:
+            return OPPORTUNISTIC
+        return await self._policies.policy(domain, host, port)
 
     async def _deliver(self, target: Target, parcel: _Message) -> Delivery:
         """Deliver over a kept connection or, where the server has tired of that, a new one.
@@ -134,6 +171,7 @@ class SmtpSender:
         return await self._hand_over(target, await self._connections.new(target), parcel)
 
     async def _hand_over(self, target: Target, client: SmtpClient, parcel: _Message) -> Delivery:
+        tls = client.tls
         try:
             replies = await _replies(client, parcel)
         except BrokenError as error:
@@ -142,15 +180,20 @@ class SmtpSender:
                 raise UnreachableError(f"lost the connection to {target.host}") from error
             # The host may have the message; another host must not get it now.
             replies = [_IN_DOUBT for _ in parcel.recipients]
-            return _delivery(target.host, client, parcel, replies)
         if any(reply.code == 421 for reply in replies):
             # RFC5321 3.8: the host closes the connection, perhaps only because it is an old one.
             client.abort()
             if all(reply.code == 421 for reply in replies):
                 raise UnreachableError(f"{target.host} closes: {replies[0].text}")
-        else:
+        elif client.alive:
             self._connections.keep(target, client)
-        return _delivery(target.host, client, parcel, replies)
+        return Delivery(
+            attempts=tuple(map(_attempt, parcel.recipients, replies)),
+            host=target.host,
+            tls=tls,
+            verified=client.verified,
+            tls_policy=target.policy.source.value,
+        )
 
 
 async def _replies(client: SmtpClient, parcel: _Message) -> list[PeerReply]:
@@ -171,16 +214,11 @@ def _may_try_another(delivery: Delivery) -> bool:
     )
 
 
-def _undelivered(host: str, parcel: _Message, reply: PeerReply) -> Delivery:
-    attempts = tuple(_attempt(recipient, reply) for recipient in parcel.recipients)
-    return Delivery(attempts, host, None, verified=False)
-
-
-def _delivery(
-    host: str, client: SmtpClient, parcel: _Message, replies: Sequence[PeerReply]
+def _undelivered(
+    host: str, parcel: _Message, reply: PeerReply, policy: TlsPolicy = OPPORTUNISTIC
 ) -> Delivery:
-    attempts = tuple(map(_attempt, parcel.recipients, replies))
-    return Delivery(attempts, host, client.tls, verified=False)
+    attempts = tuple(_attempt(recipient, reply) for recipient in parcel.recipients)
+    return Delivery(attempts, host, None, verified=False, tls_policy=policy.source.value)
 
 
 def _attempt(recipient: DirectAddress, reply: PeerReply) -> Attempt:

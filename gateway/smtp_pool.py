@@ -1,9 +1,10 @@
-"""Connections to SMTP servers: made, secured, and kept for the next message.
+"""Connections to SMTP servers: made, secured as a policy demands, and kept for the next message.
 
 Talks to SMTP servers up to the point where a message can be sent.
 
 Standards:
-    RFC3207 · RFC7435 (opportunistic security): AS-066 asks for no TLS between HISPs
+    RFC3207 · RFC7435 (without a policy, TLS that fails is done without) · RFC7672 section 3
+    RFC8461 section 4.2 (with one, nothing goes in clear)
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import asyncio
 import ssl
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
 
+from certs.errors import DirectError
+from gateway.dane import satisfied
 from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
+from gateway.tls import unverified_context, verifying_context
+from gateway.tls_policy import Demand, TlsPolicy
 
-__all__ = ["Connections", "Target", "UnreachableError", "opportunistic_tls"]
+__all__ = ["Connections", "Target", "UnreachableError"]
 
 _log = structlog.get_logger(__name__)
 
@@ -29,11 +35,12 @@ IDLE_CONNECTIONS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address of one host."""
+    """One address of one host, and what is demanded of a connection to it."""
 
     host: str
     address: str
     port: int
+    policy: TlsPolicy
 
 
 class UnreachableError(Exception):
@@ -43,10 +50,11 @@ class UnreachableError(Exception):
 class Connections:
     """Makes connections and keeps those that are given back."""
 
-    def __init__(self, *, hostname: str, timeouts: Timeouts, tls: ssl.SSLContext) -> None:
+    def __init__(self, *, hostname: str, timeouts: Timeouts, anchors: Path | None = None) -> None:
         self._hostname = hostname
         self._timeouts = timeouts
-        self._tls = tls
+        self._unverified = unverified_context()
+        self._verifying = verifying_context(anchors)
         self._kept: defaultdict[Target, list[SmtpClient]] = defaultdict(list)
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -60,19 +68,24 @@ class Connections:
         return None
 
     async def new(self, target: Target) -> SmtpClient:
-        """Return a new connection, under TLS where the server can.
+        """Return a new connection that satisfies the target's policy.
 
         Raises:
             UnreachableError: there is none to be had.
         """
         try:
             client = await self._connect(target)
+            if target.policy.demand is Demand.NONE:
+                return client
             if "starttls" in client.offers:
-                client = await self._secure(target, client)
+                return await self._secure(target, client)
         except PeerError as error:
             raise UnreachableError(f"refused by {target.host}: {error}") from error
         except BrokenError as error:
             raise UnreachableError(f"no connection to {target.host}: {error}") from error
+        if target.policy.required:
+            self._leave(client)
+            raise _demanded(target, "it offers none")
         return client
 
     def keep(self, target: Target, client: SmtpClient) -> None:
@@ -98,11 +111,17 @@ class Connections:
         )
 
     async def _secure(self, target: Target, client: SmtpClient) -> SmtpClient:
+        verify = target.policy.demand is Demand.VERIFY
         try:
-            await client.start_tls(self._tls, target.host)
-        except (ssl.SSLError, PeerError, BrokenError) as error:
-            # RFC7435: a peer whose TLS is broken is no worse off than one without.
+            await client.start_tls(self._verifying if verify else self._unverified, target.host)
+            client.verified = verify
+            if target.policy.demand is Demand.DANE:
+                _match_tlsa(target, client)
+        except (ssl.SSLError, PeerError, BrokenError, UnreachableError) as error:
             client.abort()
+            if target.policy.required:
+                raise _demanded(target, str(error)) from error
+            # RFC7435: a peer whose TLS is broken is no worse off than one without.
             _log.info("smtp tls failed, going on in clear", host=target.host, error=str(error))
             return await self._connect(target)
         return client
@@ -119,13 +138,16 @@ class Connections:
         task.add_done_callback(self._leaving.discard)
 
 
-def opportunistic_tls() -> ssl.SSLContext:
-    """Return a context that encrypts to whoever answers.
+def _match_tlsa(target: Target, client: SmtpClient) -> None:
+    try:
+        client.verified = satisfied(target.policy.tlsa, client.peer_certificate)
+    except DirectError as error:
+        raise UnreachableError(error.detail) from error
+    if not client.verified:
+        raise UnreachableError("no TLSA record matches its certificate")
 
-    HISPs' certificates for SMTP are often self-signed, and confidentiality is S/MIME's (R-063).
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+
+def _demanded(target: Target, problem: str) -> UnreachableError:
+    return UnreachableError(
+        f"{target.policy.source.value} demands TLS of {target.host}, but {problem}"
+    )
