@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from gateway import tls
+
 __all__ = ["ServerCertificate", "client_context", "server_certificate", "server_context"]
 
 # TLS libraries compare with the machine's clock, so these dates are as wide as they can be.
@@ -65,13 +67,9 @@ def server_certificate(*names: str) -> ServerCertificate:
 
 
 def server_context(*names: str) -> ssl.SSLContext:
-    """A server's context with the certificate for these names."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    """Our own servers' context, with the certificate for these names."""
     with TemporaryDirectory() as folder:
-        certificate, key = server_certificate(*names).write(Path(folder))
-        context.load_cert_chain(certificate, key)
-    return context
+        return tls.server_context(*server_certificate(*names).write(Path(folder)))
 
 
 def client_context(trusted: Iterable[ServerCertificate] = ()) -> ssl.SSLContext:
