@@ -13,7 +13,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
 
 from certs.tables import UtcDateTime
-from gateway.migrations import FOLDER
+from gateway.schema import FOLDER
 from gateway.tables import all_metadata
 
 __all__ = ["initial_revision"]
