@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
@@ -112,12 +114,7 @@ class SmtpReception:
             DirectError: RECIPIENT_UNKNOWN; a domain of ours has no such address (AS-070).
                 RELAY_REFUSED; the backbone takes mail for our own domains only (R-011).
         """
-        known, ours = await self._database.read(
-            lambda c: (
-                domains.is_local(c, recipient),
-                domains.is_local_domain(c, recipient.domain),
-            )
-        )
+        known, ours = await self._database.read(lambda c: _local(c, recipient))
         if ours and not known:
             raise DirectError(Reason.RECIPIENT_UNKNOWN, "no such address here")
         if not ours and session.role is Role.BACKBONE:
@@ -225,6 +222,12 @@ async def _commit(database: Database, new: NewMessage, now: datetime) -> UUID:
     job = first_job(kind, new, now)
     accepted, _ = await database.write(lambda c: messages.accept(c, new, [job], now))
     return accepted
+
+
+def _local(connection: Connection, recipient: DirectAddress) -> tuple[bool, bool]:
+    """Say whether we serve the address, and whether we serve its domain."""
+    known = domains.is_local(connection, recipient)
+    return known, known or domains.is_local_domain(connection, recipient.domain)
 
 
 def _check_hops(head: bytes) -> None:

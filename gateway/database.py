@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
-from gateway.migrations import upgrade
 from gateway.postgresql import PostgresqlEngine
+from gateway.schema import upgrade
 from gateway.sqlite import SqliteEngine
 
 __all__ = ["SqlDatabase"]
