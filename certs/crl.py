@@ -1,4 +1,4 @@
-"""A certificate revocation list: read once, asked often.
+"""A certificate revocation list, complete or delta: read once, asked often.
 
 Pure. The serial numbers go into a set when the list is read, because a list may hold hundreds of
 thousands and every message asks.
@@ -10,9 +10,8 @@ Standards:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from asn1crypto import crl as asn1_crl  # type: ignore[import-untyped]  # ships no types
 from cryptography import x509
@@ -20,13 +19,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.crl_entries import read_entries, serial_contents
+from certs.crl_scope import Reasons, Scope, extension_of
 from certs.errors import DirectError, Reason
 from certs.issuers import NameKey, name_key, sha256_of
 from certs.signatures import verifies
 
 __all__ = ["Crl", "read_crl"]
-
-T = TypeVar("T", bound=x509.ExtensionType)
 
 CRL_OCTETS: Final = 64 * 1024 * 1024
 _PEM_BEGIN: Final = b"-----BEGIN X509 CRL-----"
@@ -49,7 +47,7 @@ def read_crl(data: bytes) -> Crl:
 
 
 class Crl:
-    """One complete CRL. It speaks for nobody until `signed_by` and `covers` have been asked.
+    """One list. It speaks for nobody until `signed_by` and `reasons_for` have been asked.
 
     `digest` is the SHA-256 of its encoding.
     """
@@ -65,11 +63,8 @@ class Crl:
         body = asn1_crl.CertificateList.load(der)["tbs_cert_list"]
         self._signed: Final[bytes] = body.dump()
         self._verified: dict[bytes, bool] = {}
-        extensions = self._parsed.extensions
-        self._scope = _extension(extensions, x509.IssuingDistributionPoint)
-        entries = read_entries(body["revoked_certificates"].contents or b"", self._parsed)
-        self._revoked = entries.revoked
-        self._understood = entries.understood and _understood(extensions, self._scope)
+        self.scope: Final = Scope(self._parsed)
+        self._entries = read_entries(body["revoked_certificates"].contents or b"", self._parsed)
         self.digest: Final = hashlib.sha256(der).digest()
         self.issuer: Final[NameKey] = name_key(self._parsed.issuer)
         self.this_update: Final[datetime] = self._parsed.last_update_utc
@@ -77,7 +72,11 @@ class Crl:
 
     def revokes(self, serial: int) -> bool:
         """Say whether the certificate of this serial number is revoked."""
-        return serial_contents(serial) in self._revoked
+        return serial_contents(serial) in self._entries.revoked
+
+    def removes(self, serial: int) -> bool:
+        """Say whether this delta list takes back what the list before it said (removeFromCRL)."""
+        return serial_contents(serial) in self._entries.removed
 
     def fresh_at(self, now: datetime) -> bool:
         """Say whether `now` lies from thisUpdate to nextUpdate (AS-086)."""
@@ -90,26 +89,13 @@ class Crl:
             self._verified[digest] = self._verify(issuer)
         return self._verified[digest]
 
-    def covers(self, cert: x509.Certificate) -> bool:
-        """Say whether the certificate is in the scope of this list, as far as we process scopes.
-
-        RFC5280 6.3.3 (b): a list that says what it is for counts only for that. Indirect lists,
-        delta lists and lists of only some reasons are not processed: they cover nothing.
-        """
-        if not self._understood:
-            return False
-        if self._scope is None:
-            return True
-        is_ca = _is_ca(cert)
-        if self._scope.only_contains_user_certs and is_ca:
-            return False
-        if self._scope.only_contains_ca_certs and not is_ca:
-            return False
-        return self._scope.full_name is None or _shares_a_name(self._scope.full_name, cert)
+    def reasons_for(self, cert: x509.Certificate) -> Reasons:
+        """Return for which reasons this list would name `cert`: all, some, or none."""
+        return self.scope.reasons_for(cert) if self._entries.understood else frozenset()
 
     def _verify(self, issuer: x509.Certificate) -> bool:
         try:
-            usage = _extension(issuer.extensions, x509.KeyUsage)
+            usage = extension_of(issuer.extensions, x509.KeyUsage)
             digest = self._parsed.signature_hash_algorithm
             parameters = self._parsed.signature_algorithm_parameters
         except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
@@ -122,45 +108,3 @@ class Crl:
             digest=digest,
             parameters=parameters,
         )
-
-
-def _understood(extensions: x509.Extensions, scope: x509.IssuingDistributionPoint | None) -> bool:
-    # RFC5280 5.2: a list with a critical extension one does not process may not be used.
-    if any(e.critical and not isinstance(e.value, _PROCESSED) for e in extensions):
-        return False
-    if _extension(extensions, x509.DeltaCRLIndicator):
-        return False
-    return scope is None or not (
-        scope.indirect_crl
-        or scope.only_contains_attribute_certs
-        or scope.only_some_reasons
-        or scope.relative_name
-    )
-
-
-def _shares_a_name(names: Iterable[x509.GeneralName], cert: x509.Certificate) -> bool:
-    points = _extension(cert.extensions, x509.CRLDistributionPoints)
-    wanted = set(names)
-    return points is not None and any(
-        wanted.intersection(point.full_name or point.crl_issuer or ()) for point in points
-    )
-
-
-def _is_ca(cert: x509.Certificate) -> bool:
-    constraints = _extension(cert.extensions, x509.BasicConstraints)
-    return constraints is not None and constraints.ca
-
-
-def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:
-    try:
-        return extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-_PROCESSED: Final = (
-    x509.IssuingDistributionPoint,
-    x509.AuthorityKeyIdentifier,
-    x509.CRLNumber,
-    x509.DeltaCRLIndicator,
-)

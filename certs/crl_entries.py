@@ -16,6 +16,8 @@ from typing import Final
 
 from cryptography import x509
 
+from certs.issuers import name_key
+
 __all__ = ["Entries", "read_entries", "serial_contents"]
 
 # In DER: SEQUENCE { serialNumber, revocationDate, crlEntryExtensions OPTIONAL }, where the
@@ -32,35 +34,50 @@ _ALL_USUAL: Final = re.compile(rb"(?:%s)*+" % _ENTRY.replace(b"\x02(", b"\x02(?:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """The revoked serial numbers, each as in its INTEGER with the length before it.
+    """Serial numbers, each as in its INTEGER with the length before it.
 
-    `understood` is False where an entry has a critical extension that is not processed: then
-    RFC5280 5.3 lets nobody rely on the list.
+    `removed` are those that a delta list takes back. `understood` is False where an entry has a
+    critical extension that is not processed: then RFC5280 5.3 lets nobody rely on the list.
     """
 
     revoked: frozenset[bytes]
-    understood: bool
+    removed: frozenset[bytes] = frozenset()
+    understood: bool = True
 
 
 def read_entries(contents: bytes, parsed: x509.CertificateRevocationList) -> Entries:
     """Return the entries of `parsed`; `contents` is what its revokedCertificates hold.
 
+    Of an indirect list only the entries of its own issuer are returned.
+
     Raises:
         ValueError: an entry does not parse.
     """
     if _ALL_USUAL.fullmatch(contents):
-        return Entries(frozenset(_USUAL.findall(contents)), understood=True)
-    revoked, understood = set(), True
+        return Entries(frozenset(_USUAL.findall(contents)))
+    revoked: set[bytes] = set()
+    removed: set[bytes] = set()
+    understood = own = True
     for entry in parsed:
-        reason = None
+        target = revoked
         for extension in entry.extensions:
-            if isinstance(extension.value, x509.CRLReason):
-                reason = extension.value.reason
-            elif extension.critical:
-                understood = False
-        if reason is not x509.ReasonFlags.remove_from_crl:
-            revoked.add(serial_contents(entry.serial_number))
-    return Entries(frozenset(revoked), understood)
+            match extension.value:
+                case x509.CRLReason(reason=x509.ReasonFlags.remove_from_crl):
+                    target = removed
+                case x509.CRLReason():
+                    pass
+                case x509.CertificateIssuer() as issuer:
+                    # RFC5280 5.3.3: it holds for the entries after it, too.
+                    own = _names(issuer, parsed.issuer)
+                case _ if extension.critical:
+                    understood = False
+        if own:
+            target.add(serial_contents(entry.serial_number))
+    return Entries(frozenset(revoked), frozenset(removed), understood)
+
+
+def _names(issuer: x509.CertificateIssuer, name: x509.Name) -> bool:
+    return name_key(name) in map(name_key, issuer.get_values_for_type(x509.DirectoryName))
 
 
 def serial_contents(serial: int) -> bytes:

@@ -4,7 +4,8 @@ Pure. Whoever made the certificate chose these URLs: they are not fetched before
 anchor exists, or is being built within bounds, and never from where `certs.http_client` forbids.
 
 Standards:
-    RFC5280 sections 4.2.1.13 (cRLDistributionPoints) and 4.2.2.1 (authorityInfoAccess)
+    RFC5280 sections 4.2.1.13 (cRLDistributionPoints), 4.2.1.15 (freshestCRL) and 4.2.2.1
+            (authorityInfoAccess)
 """
 
 from __future__ import annotations
@@ -24,12 +25,18 @@ URLS: Final = 4  # of one kind, from one certificate
 
 
 def crl_urls(cert: x509.Certificate) -> tuple[str, ...]:
-    """Return where the CRL is, http and https only; an LDAP location is not processed."""
+    """Return where the CRL is, and the delta CRL; http and https only, LDAP is not processed."""
     try:
-        points = extensions_of(cert).get_extension_for_class(x509.CRLDistributionPoints).value
-    except (DirectError, x509.ExtensionNotFound):
+        values = [extension.value for extension in extensions_of(cert)]
+    except DirectError:
         return ()
-    return _web(name for point in points for name in point.full_name or ())
+    return _web(
+        name
+        for value in values
+        if isinstance(value, x509.CRLDistributionPoints | x509.FreshestCRL)
+        for point in value
+        for name in point.full_name or ()
+    )
 
 
 def ocsp_urls(cert: x509.Certificate) -> tuple[str, ...]:

@@ -47,13 +47,23 @@ from certs.issuers import IssuerIndex, same_authority, sha256_of, signed_by
 from certs.policy import CertificatePolicy
 from certs.profile import extensions_of, valid_at
 
-__all__ = ["Path", "find_path"]
+__all__ = ["Initial", "Path", "find_path"]
 
 # What a search may cost at most, whatever a message carries (T-43, design decision 3).
 CANDIDATES: Final = 20  # intermediates considered
 DEPTH: Final = 8  # certificates below the anchor
 SIGNATURES: Final = 100  # signatures verified
 ATTEMPTS: Final = 8  # complete paths put to the validator
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """The policy inputs of RFC5280 6.1.1 (c), (f), (e) and (g). `policies` None is any-policy."""
+
+    policies: frozenset[str] | None = None
+    explicit: bool = False
+    inhibit_mapping: bool = False
+    inhibit_any: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +81,13 @@ def find_path(
     *,
     now: datetime,
     policy: CertificatePolicy,
+    initial: Initial | None = None,
 ) -> Path:
     """Return the first valid path from `leaf` to one of `anchors`.
 
     Only the first 20 intermediates are considered. Certificates above an anchor do not matter,
-    and no other store of trust is consulted (AS-080, AS-081).
+    and no other store of trust is consulted (AS-080, AS-081). `initial` None takes the policies
+    that the domain demands (AS-089).
 
     Raises:
         DirectError: CERTIFICATE_EXPIRED where the leaf is outside its dates, or every path has a
@@ -89,13 +101,14 @@ def find_path(
     if leaf in trusted:
         return Path((leaf,), leaf)
 
+    demanded = initial or _initial(policy)
     failure = DirectError(Reason.NOT_TRUSTED, "no path to an anchor")
     search = _Search(trusted, IssuerIndex(intermediates[:CANDIDATES]))
     for attempt, path in enumerate(search.paths((leaf,))):
         if attempt == ATTEMPTS:
             break
         try:
-            _validate(path, now, policy)
+            _validate(path, now, policy, demanded)
         except DirectError as error:
             failure = error
         else:
@@ -136,7 +149,7 @@ class _Search:
         return self._checked[pair]
 
 
-def _validate(path: Path, now: datetime, policy: CertificatePolicy) -> None:
+def _validate(path: Path, now: datetime, policy: CertificatePolicy, initial: Initial) -> None:
     """Put one path to RFC5280 6.1.
 
     Raises:
@@ -150,7 +163,7 @@ def _validate(path: Path, now: datetime, policy: CertificatePolicy) -> None:
             async_validate_path(
                 _context(trusted, now, policy),
                 ValidationPath(trusted, list(reversed(above)), leaf),
-                _parameters(policy),
+                _parameters(initial),
             )
         )
     except (ExpiredError, NotYetValidError) as error:
@@ -202,12 +215,18 @@ def _qualifiers(anchor: asn1_x509.Certificate) -> TrustQualifiers:
     )
 
 
-def _parameters(policy: CertificatePolicy) -> PKIXValidationParams:
+def _initial(policy: CertificatePolicy) -> Initial:
     # AS-089: where the domain demands policies, the path must be valid under one of them.
     demanded = policy.required_policies
+    return Initial(policies=demanded or None, explicit=bool(demanded))
+
+
+def _parameters(initial: Initial) -> PKIXValidationParams:
     return PKIXValidationParams(
-        user_initial_policy_set=demanded or frozenset({"any_policy"}),
-        initial_explicit_policy=bool(demanded),
+        user_initial_policy_set=initial.policies or frozenset({"any_policy"}),
+        initial_explicit_policy=initial.explicit,
+        initial_policy_mapping_inhibit=initial.inhibit_mapping,
+        initial_any_policy_inhibit=initial.inhibit_any,
     )
 
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from cryptography import x509
 
 from certs.crl import Crl
+from certs.crl_scope import ALL_REASONS
 from certs.errors import DirectError, Reason
 from certs.evidence import Revocation
 from certs.issuers import IssuerIndex, name_key
@@ -25,7 +26,7 @@ from certs.ocsp import Status, status_in
 from certs.path import Path, find_path
 from certs.policy import CertificatePolicy, RevocationMode
 
-__all__ = ["judge"]
+__all__ = ["judge", "statuses_of"]
 
 
 def judge(
@@ -48,16 +49,14 @@ def judge(
     # AS-081: where the leaf itself is an anchor, nobody above it can take it back.
     if path.certificates[0] == path.anchor:
         return Status.GOOD
-    answers = _Answers(revocation, path, IssuerIndex(intermediates), now, policy)
+    known = statuses_of(path, revocation, now=now, policy=policy, intermediates=intermediates)
     unknown: list[x509.Certificate] = []
-    for cert, issuer in _pairs(path):
-        match answers.status_of(cert, issuer):
-            case Status.REVOKED:
-                raise DirectError(Reason.CERTIFICATE_REVOKED, f"serial {cert.serial_number:x}")
-            case Status.UNKNOWN if crl_urls(cert) or ocsp_urls(cert):
-                unknown.append(cert)
-            case _:
-                pass
+    for cert, status in zip(path.certificates, known, strict=True):
+        if status is Status.REVOKED:
+            raise DirectError(Reason.CERTIFICATE_REVOKED, f"serial {cert.serial_number:x}")
+        # AS-087: a certificate that names no list and no responder needs no answer.
+        if status is Status.UNKNOWN and (crl_urls(cert) or ocsp_urls(cert)):
+            unknown.append(cert)
     if not unknown:
         return Status.GOOD
     if policy.revocation is RevocationMode.HARD_FAIL:
@@ -65,6 +64,19 @@ def judge(
             Reason.REVOCATION_UNKNOWN, f"no answer for serial {unknown[0].serial_number:x}"
         )
     return Status.UNKNOWN
+
+
+def statuses_of(
+    path: Path,
+    revocation: Revocation,
+    *,
+    now: datetime,
+    policy: CertificatePolicy,
+    intermediates: Sequence[x509.Certificate] = (),
+) -> tuple[Status, ...]:
+    """Return what is known of each certificate of `path`, in its order."""
+    answers = _Answers(revocation, path, IssuerIndex(intermediates), now, policy)
+    return tuple(answers.status_of(cert, issuer) for cert, issuer in _pairs(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +94,34 @@ class _Answers:
         known = {
             status_in(answer, cert, issuer, self.now) for answer in self.revocation.ocsp_responses
         }
-        known |= {self._in_list(crl, cert, issuer) for crl in self.revocation.crls}
+        known.add(self._in_lists(cert, issuer))
         if Status.REVOKED in known:
             return Status.REVOKED
         return Status.GOOD if Status.GOOD in known else Status.UNKNOWN
 
-    def _in_list(self, crl: Crl, cert: x509.Certificate, issuer: x509.Certificate) -> Status:
-        # RFC5280 6.3.3 (b) and (f): the right name, scope and key.
-        if crl.issuer != name_key(cert.issuer) or crl.this_update > self.now:
-            return Status.UNKNOWN
-        if not crl.covers(cert) or not self._may_sign(crl, cert, issuer):
-            return Status.UNKNOWN
-        # AS-088: what an old list calls revoked stays so; what it lacks is good only while fresh.
-        if crl.revokes(cert.serial_number):
-            return Status.REVOKED
-        return Status.GOOD if crl.fresh_at(self.now) else Status.UNKNOWN
+    def _in_lists(self, cert: x509.Certificate, issuer: x509.Certificate) -> Status:
+        lists = [crl for crl in self.revocation.crls if self._speaks(crl, cert, issuer)]
+        deltas = [crl for crl in lists if crl.scope.base is not None and crl.fresh_at(self.now)]
+        answered: set[x509.ReasonFlags] = set()
+        for crl in lists:
+            if crl.scope.base is not None:
+                continue
+            # AS-088: what an old list calls revoked stays so; what it lacks is good while fresh.
+            if _revokes(crl, [d for d in deltas if _continues(d, crl)], cert.serial_number):
+                return Status.REVOKED
+            if crl.fresh_at(self.now):
+                answered |= crl.reasons_for(cert)
+        # RFC5280 6.3.3: lists of some reasons each are an answer when they cover all together.
+        return Status.GOOD if answered >= ALL_REASONS else Status.UNKNOWN
+
+    def _speaks(self, crl: Crl, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+        # RFC5280 6.3.3 (b) and (f): the right name, time, scope and key.
+        return (
+            crl.issuer == name_key(cert.issuer)
+            and crl.this_update <= self.now
+            and bool(crl.reasons_for(cert))
+            and self._may_sign(crl, cert, issuer)
+        )
 
     def _may_sign(self, crl: Crl, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
         return crl.signed_by(issuer) or any(
@@ -119,3 +144,17 @@ class _Answers:
 
 def _pairs(path: Path) -> Iterator[tuple[x509.Certificate, x509.Certificate]]:
     return zip(path.certificates, (*path.certificates[1:], path.anchor), strict=True)
+
+
+def _continues(delta: Crl, complete: Crl) -> bool:
+    # RFC5280 6.3.3 (c): same scope, made for this list or an earlier one, and not older than it.
+    ours, theirs = complete.scope, delta.scope
+    if ours.number is None or theirs.number is None or theirs.base is None:
+        return False
+    return ours.point == theirs.point and theirs.base <= ours.number <= theirs.number
+
+
+def _revokes(complete: Crl, deltas: Sequence[Crl], serial: int) -> bool:
+    if any(delta.revokes(serial) for delta in deltas):
+        return True
+    return complete.revokes(serial) and not any(delta.removes(serial) for delta in deltas)

@@ -6,12 +6,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from certs.crl import CRL_OCTETS, Crl, read_crl
 from certs.crl_entries import read_entries, serial_contents
+from certs.crl_scope import ALL_REASONS
 from certs.errors import DirectError, Reason
 from certs.issue import Locations
-from tests.helpers.pki import NOW, Ca, large_crl
+from tests.helpers.pki import NOW, Ca, large_crl, reissue
 
 ROOT = Ca.create("Root")
 URL = "http://ca.example.org/crl"
@@ -47,7 +49,7 @@ def test_list_knows_its_entries(encoding: Encoding) -> None:
 def test_empty_list_revokes_nothing() -> None:
     listed = read_crl(ROOT.crl().public_bytes(Encoding.DER))
     assert not listed.revokes(1)
-    assert listed.covers(LEAF)
+    assert listed.reasons_for(LEAF) == ALL_REASONS
 
 
 def test_signature_is_asked_of_the_issuer() -> None:
@@ -75,38 +77,58 @@ def test_freshness() -> None:
         pytest.param(
             {"full_name": [x509.UniformResourceIdentifier("http://x/")]}, False, id="other-point"
         ),
-        pytest.param({"indirect_crl": True}, False, id="indirect"),
+        pytest.param({"indirect_crl": True}, True, id="indirect"),
         pytest.param({"only_contains_attribute_certs": True}, False, id="attributes"),
-        pytest.param(
-            {"only_some_reasons": frozenset({x509.ReasonFlags.key_compromise})},
-            False,
-            id="some-reasons",
-        ),
     ],
 )
 def test_scope_is_obeyed(limits: dict[str, object], covers: bool) -> None:
     """RFC5280 6.3.3 (b)."""
-    assert crl(scope(**limits)).covers(LEAF) is covers
+    assert bool(crl(scope(**limits)).reasons_for(LEAF)) is covers
 
 
 def test_scope_of_ca_certificates() -> None:
     middle = Ca.create("Middle", parent=ROOT).certificate
-    assert crl(scope(only_contains_ca_certs=True)).covers(middle)
-    assert not crl(scope(only_contains_user_certs=True)).covers(middle)
+    assert crl(scope(only_contains_ca_certs=True)).reasons_for(middle)
+    assert not crl(scope(only_contains_user_certs=True)).reasons_for(middle)
 
 
-def test_point_may_be_named_by_the_crl_issuer() -> None:
-    assert not crl(scope(full_name=[x509.DirectoryName(ROOT.certificate.subject)])).covers(LEAF)
+def with_point(point: x509.DistributionPoint) -> x509.Certificate:
+    value = x509.CRLDistributionPoints([point])
+    return reissue(LEAF, ROOT, extensions={x509.CRLDistributionPoints: value})
+
+
+def test_point_may_be_named_relative_to_the_issuer() -> None:
+    relative = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, "CRL1")])
+    listed = crl(scope(relative_name=relative))
+    assert listed.reasons_for(with_point(x509.DistributionPoint(None, relative, None, None)))
+    whole = x509.DirectoryName(x509.Name([*ROOT.certificate.subject.rdns, relative]))
+    assert listed.reasons_for(with_point(x509.DistributionPoint([whole], None, None, None)))
+    assert not listed.reasons_for(LEAF)
+
+
+def test_point_without_a_name_is_known_by_its_issuer() -> None:
+    """RFC5280 6.3.3 (b) (2) (i)."""
+    name = x509.DirectoryName(ROOT.certificate.subject)
+    listed = crl(scope(full_name=[name]))
+    assert listed.reasons_for(with_point(x509.DistributionPoint(None, None, None, [name])))
+    assert not listed.reasons_for(LEAF)
+
+
+def test_list_of_some_reasons_says_which() -> None:
+    some = frozenset({x509.ReasonFlags.key_compromise})
+    assert crl(scope(only_some_reasons=some)).reasons_for(LEAF) == some
 
 
 def test_unknown_critical_extension_makes_it_unusable() -> None:
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
-    assert not crl((unknown, True)).covers(LEAF)
-    assert crl((unknown, False)).covers(LEAF)
+    assert not crl((unknown, True)).reasons_for(LEAF)
+    assert crl((unknown, False)).reasons_for(LEAF)
 
 
-def test_delta_list_is_not_taken_for_a_complete_one() -> None:
-    assert not crl((x509.DeltaCRLIndicator(1), True)).covers(LEAF)
+def test_delta_list_knows_its_base() -> None:
+    delta = crl((x509.DeltaCRLIndicator(1), True))
+    assert (delta.scope.base, delta.scope.number) == (1, 1)
+    assert crl().scope.base is None
 
 
 @pytest.mark.parametrize(
@@ -155,19 +177,30 @@ def test_entries_are_those_that_the_library_reads(entries: list[x509.RevokedCert
     serials = {one.serial_number for one in entries}
     read = read_crl(listed(*entries).public_bytes(Encoding.DER))
     assert {n for n in (1, 2, 3, 4, 255, 256, 2**159 - 1) if read.revokes(n)} == serials
-    assert read.covers(LEAF)
+    assert read.reasons_for(LEAF) == ALL_REASONS
 
 
 def test_entry_removed_from_the_list_is_not_revoked() -> None:
     """AS-086."""
     read = read_crl(listed(entry(1, REMOVED), entry(2)).public_bytes(Encoding.DER))
     assert not read.revokes(1)
+    assert read.removes(1)
     assert read.revokes(2)
+    assert not read.removes(2)
+
+
+def test_entries_of_another_issuer_in_an_indirect_list_are_not_ours() -> None:
+    other = x509.CertificateIssuer([x509.DirectoryName(x509.Name([]))]), True
+    mine = x509.CertificateIssuer([x509.DirectoryName(ROOT.certificate.subject)]), True
+    read = read_crl(
+        listed(entry(1), entry(2, other), entry(3), entry(4, mine)).public_bytes(Encoding.DER)
+    )
+    assert [n for n in range(1, 5) if read.revokes(n)] == [1, 4]
 
 
 def test_unknown_critical_entry_extension_makes_it_unusable() -> None:
     read = read_crl(listed(entry(1, (ODD, True))).public_bytes(Encoding.DER))
-    assert not read.covers(LEAF)
+    assert not read.reasons_for(LEAF)
 
 
 @pytest.mark.parametrize("serial", [0, 1, 127, 128, 255, 256, -1, -128, -129, 2**159])
