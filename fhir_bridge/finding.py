@@ -17,17 +17,15 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from certs.errors import Reason
+from fhir_bridge.criteria import Criterion, DateRange, Token
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import COMMON, Kind
 from fhir_bridge.search import (
     Chain,
     Condition,
-    Criterion,
-    DateRange,
     Has,
     Query,
     Sort,
-    Token,
     cursor_of,
 )
 from fhir_bridge.store import Stored, stored_of

@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.delivery import RecipientState, with_delivery
 from fhir_bridge.inbound import InboundView, Trust, view
+from fhir_bridge.indexing import local_id
+from fhir_bridge.requests import outcome_of
 from fhir_bridge.store import by_message, insert, read, replace
 from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms
 from fhir_bridge.threads import find_message, in_thread
@@ -94,7 +96,25 @@ def delivery_changed(
     after = with_delivery(before, states, terms=terms)
     if after != before:
         replace(connection, stored, after, now=now, terms=terms)
+        _tell_requests(connection, after, stored.owner, now, terms)
     return True
+
+
+def _tell_requests(
+    connection: sa.Connection, communication: JSON, owner: str, now: datetime, terms: Terms
+) -> None:
+    """Let the requests that a Communication fulfils end with it (fhir.md 3.4)."""
+    for reference in communication.get("basedOn", ()):
+        literal = reference.get("reference", "")
+        identity = local_id(literal)
+        if identity is None or not literal.startswith("CommunicationRequest/"):
+            continue
+        request = read(connection, "CommunicationRequest", identity, [owner])
+        if request is not None and not request.deleted:
+            before = request.resource()
+            after = outcome_of(before, communication)
+            if after != before:
+                replace(connection, request, after, now=now, terms=terms)
 
 
 def _answering(connection: sa.Connection, received: InboundView, owner: str) -> JSON:

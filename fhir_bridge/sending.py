@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,11 +96,17 @@ class Dispatcher:
         self._terms = terms
 
     async def send(
-        self, resource: JSON, lifted: Lifted, client: Client, draft: Stored | None = None
+        self,
+        resource: JSON,
+        lifted: Lifted,
+        client: Client,
+        draft: Stored | None = None,
+        beside: Callable[[sa.Connection, str], None] | None = None,
     ) -> Sent:
         """Hand the message that `resource` describes to the outbox, and store `resource`.
 
-        It takes the place of the stored `draft`, if there is one.
+        It takes the place of the stored `draft`, if there is one. `beside` does more in the same
+        transaction; it is told the mailbox.
 
         Raises:
             FhirError: RESOURCE_UNSUPPORTED (422), SENDER_NOT_ALLOWED (403), RESOURCE_CONFLICT
@@ -124,9 +130,13 @@ class Dispatcher:
             message_id=ready.message_id,
             wants_dispatched=ready.draft.wants_dispatched,
         )
-        message = await self._outbox.submit(
-            submission, lambda c, m: self._record(c, m, stored, lifted, ready)
-        )
+
+        def record(connection: sa.Connection, message: UUID) -> None:
+            self._record(connection, message, stored, lifted, ready)
+            if beside is not None:
+                beside(connection, ready.owner)
+
+        message = await self._outbox.submit(submission, record)
         return Sent(ready.id, message, ready.draft.stays)
 
     async def _ready(

@@ -23,21 +23,28 @@ from certs.ports import Clock, Database
 from fhir_bridge import store
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.clients import Client
-from fhir_bridge.delivery import address_of
 from fhir_bridge.finding import find
 from fhir_bridge.immutability import require_changeable, require_deletable
 from fhir_bridge.lifting import Lifted, lift
-from fhir_bridge.outbound import is_to_be_sent
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Outbox
 from fhir_bridge.registry import ResourceType
+from fhir_bridge.requests import communication_of
 from fhir_bridge.resources import check, require_type
-from fhir_bridge.search import Query, parse_query
+from fhir_bridge.search import Query
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.store import Stored
 from fhir_bridge.terms import JSON, Terms
+from fhir_bridge.write_rules import (
+    condition_of,
+    fresh,
+    means_sending,
+    owner_of,
+    require_unsent,
+    stale,
+)
 
-__all__ = ["Writer", "Written"]
+__all__ = ["Work", "Writer", "Written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,9 @@ class Written:
     stored: Stored
     status: int
     issues: tuple[Issue, ...] = ()
+
+
+Work = Callable[[sa.Connection], Written]
 
 
 class Writer:
@@ -86,16 +96,48 @@ class Writer:
             FhirError: 400 and 422, it is not valid or cannot be sent; 412, the condition matches
                 more than one.
         """
-        query = _conditional(kind, condition)
-        lifted = await self._checked(kind, resource, client)
+        query = condition_of(kind, condition)
         if query is not None:
             found = await self._database.read(lambda c: self._match(c, query, client))
             if found is not None:
                 return Written(found, 200)
-        if kind.name == "Communication" and is_to_be_sent(resource):
-            return await self._send(resource, lifted, client, None)
-        owner = _owner(kind, resource, client)
-        identity, now = new_id(self._clock()), self._clock()
+        lifted = await self._checked(kind, resource, client)
+        if means_sending(kind, resource):
+            return await self._send(kind, resource, lifted, client, None)
+        identity = new_id(self._clock())
+        return await self._database.write(
+            self._creation(kind, resource, lifted, client, identity, query)
+        )
+
+    async def creation(
+        self,
+        kind: ResourceType,
+        resource: JSON,
+        client: Client,
+        identity: UUID,
+        condition: Sequence[tuple[str, str]] | None = None,
+    ) -> Work:
+        """Return the work of a create as a part of a greater transaction.
+
+        Raises:
+            FhirError: as `create` does; and 422 for what would be sent, since a message cannot
+                be called back when the rest of the transaction fails.
+        """
+        lifted = await self._checked(kind, resource, client)
+        require_unsent(kind, resource)
+        query = condition_of(kind, condition)
+        return self._creation(kind, resource, lifted, client, identity, query)
+
+    def _creation(
+        self,
+        kind: ResourceType,
+        resource: JSON,
+        lifted: Lifted,
+        client: Client,
+        identity: UUID,
+        query: Query | None,
+    ) -> Work:
+        owner, now = owner_of(kind, resource, client), self._clock()
 
         def work(connection: sa.Connection) -> Written:
             found = self._match(connection, query, client) if query else None
@@ -107,7 +149,7 @@ class Writer:
             )
             return Written(stored, 201)
 
-        return await self._database.write(work)
+        return work
 
     async def update(
         self,
@@ -125,22 +167,47 @@ class Writer:
             FhirError: 404, 410; 412, another version is present; 409, it cannot change any more.
         """
         old = await self._present(kind, identity, client, expected)
-        if resource.get("id", str(identity)) != str(identity):
+        lifted = await self._replaceable(kind, old, resource, client)
+        if old.message is None and means_sending(kind, resource, old):
+            return await self._send(kind, resource, lifted, client, old)
+        return await self._database.write(self._replacement(old, resource, lifted))
+
+    async def replacement(
+        self,
+        kind: ResourceType,
+        identity: UUID,
+        resource: JSON,
+        client: Client,
+        expected: int | None = None,
+    ) -> Work:
+        """Return the work of an update as a part of a greater transaction (see `creation`)."""
+        old = await self._present(kind, identity, client, expected)
+        lifted = await self._replaceable(kind, old, resource, client)
+        if old.message is None:
+            require_unsent(kind, resource, old)
+        return self._replacement(old, resource, lifted)
+
+    async def _replaceable(
+        self, kind: ResourceType, old: Stored, resource: JSON, client: Client
+    ) -> Lifted:
+        if resource.get("id", str(old.id)) != str(old.id):
             issue = Issue("invalid", "The id is not that of the URL.", f"{kind.name}.id")
             raise FhirError(Reason.RESOURCE_INVALID, [issue])
         lifted = await self._checked(kind, resource, client)
         require_changeable(
             old.resource(), resource, message=old.message is not None, terms=self._terms
         )
-        if kind.name == "Communication" and old.message is None and is_to_be_sent(resource):
-            return await self._send(resource, lifted, client, old)
+        return lifted
+
+    def _replacement(self, old: Stored, resource: JSON, lifted: Lifted) -> Work:
         now = self._clock()
 
-        def work(connection: sa.Connection) -> Stored | None:
-            self._keep(connection, lifted, identity, old.owner)
-            return store.replace(connection, old, resource, now=now, terms=self._terms)
+        def work(connection: sa.Connection) -> Written:
+            self._keep(connection, lifted, old.id, old.owner)
+            stored = store.replace(connection, old, resource, now=now, terms=self._terms)
+            return Written(fresh(stored), 200)
 
-        return Written(_or_stale(await self._database.write(work)), 200)
+        return work
 
     async def update_matching(
         self,
@@ -150,7 +217,7 @@ class Writer:
         client: Client,
     ) -> Written:
         """Update the one resource that matches; create it where none does (http.html 3.1.0.6)."""
-        query = _conditional(kind, condition)
+        query = condition_of(kind, condition)
         if query is None:
             issue = Issue("required", "A conditional update needs search parameters.")
             raise FhirError(Reason.RESOURCE_INVALID, [issue], status=412)
@@ -180,15 +247,22 @@ class Writer:
         Raises:
             FhirError: 404; 409, it is kept.
         """
-        try:
-            old = await self._present(kind, identity, client, expected)
-        except FhirError as error:
-            if error.status == 410:
-                return
-            raise
-        require_deletable(old.resource(), message=old.message is not None)
+        await self._database.write(await self.deletion(kind, identity, client, expected))
+
+    async def deletion(
+        self, kind: ResourceType, identity: UUID, client: Client, expected: int | None = None
+    ) -> Callable[[sa.Connection], None]:
+        """Return the work of a delete as a part of a greater transaction."""
+        old = await self._present(kind, identity, client, expected, deleted=True)
+        if not old.deleted:
+            require_deletable(old.resource(), message=old.message is not None)
         now = self._clock()
-        _or_stale(await self._database.write(lambda c: store.remove(c, old, now=now)))
+
+        def work(connection: sa.Connection) -> None:
+            if not old.deleted:
+                fresh(store.remove(connection, old, now=now))
+
+        return work
 
     async def _checked(self, kind: ResourceType, resource: JSON, client: Client) -> Lifted:
         require_type(resource, kind.name)
@@ -197,34 +271,68 @@ class Writer:
         return lifted
 
     async def _present(
-        self, kind: ResourceType, identity: UUID, client: Client, expected: int | None
+        self,
+        kind: ResourceType,
+        identity: UUID,
+        client: Client,
+        expected: int | None,
+        *,
+        deleted: bool = False,
     ) -> Stored:
         old = await self._database.read(lambda c: store.read(c, kind.name, identity, client.owners))
         if old is None:
             issue = Issue("not-found", "There is no such resource.")
             raise FhirError(Reason.RESOURCE_NOT_FOUND, [issue])
-        if old.deleted:
+        if old.deleted and not deleted:
             issue = Issue("deleted", "The resource was deleted.")
             raise FhirError(Reason.RESOURCE_NOT_FOUND, [issue], status=410)
         if expected is not None and expected != old.version:
-            raise _stale()
+            raise stale()
         return old
 
     async def _send(
-        self, resource: JSON, lifted: Lifted, client: Client, draft: Stored | None
+        self,
+        kind: ResourceType,
+        resource: JSON,
+        lifted: Lifted,
+        client: Client,
+        old: Stored | None,
     ) -> Written:
-        sent = await self._dispatcher.send(resource, lifted, client, draft)
+        """Send a Communication, or what a CommunicationRequest asks for."""
+        status = 201 if old is None else 200
+        if kind.name == "Communication":
+            sent = await self._dispatcher.send(resource, lifted, client, old)
+            identity = sent.id
+        else:
+            now = self._clock()
+            identity = old.id if old else new_id(now)
+            message = communication_of(resource, identity, now=now, terms=self._terms)
+
+            def beside(connection: sa.Connection, owner: str) -> None:
+                if old is None:
+                    store.insert(
+                        connection,
+                        resource,
+                        identity=identity,
+                        owner=owner,
+                        now=now,
+                        terms=self._terms,
+                    )
+                else:
+                    fresh(store.replace(connection, old, resource, now=now, terms=self._terms))
+
+            sent = await self._dispatcher.send(message, lifted, client, beside=beside)
         # Design 4.4: so that the answer can show what was decided for each recipient.
         await self._outbox.settled(sent.message, self._decision_wait_s)
         stored = await self._database.read(
-            lambda c: store.read(c, "Communication", sent.id, client.mailboxes)
+            lambda c: store.read(c, kind.name, identity, client.mailboxes)
         )
         text = "This element does not travel."
         issues = tuple(
-            Issue("informational", text, f"Communication.{name}", severity="information")
+            Issue("informational", text, f"{kind.name}.{name}", severity="information")
             for name in sent.stays
         )
-        return Written(_or_stale(stored), 201 if draft is None else 200, issues)
+        return Written(fresh(stored), status, issues)
 
     def _keep(self, connection: sa.Connection, lifted: Lifted, identity: UUID, owner: str) -> None:
         for body in lifted.bodies:
@@ -238,41 +346,3 @@ class Writer:
             issue = Issue("multiple-matches", "The condition matches more than one resource.")
             raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
         return rows[0] if rows else None
-
-
-def _conditional(kind: ResourceType, condition: Sequence[tuple[str, str]] | None) -> Query | None:
-    """Return the condition as a search; what it says must all be understood."""
-    if not condition:
-        return None
-    query = parse_query(kind, condition, strict=True)
-    return replace(query, count=2, total=False, summary_count=False) if query.criteria else None
-
-
-def _owner(kind: ResourceType, resource: JSON, client: Client) -> str:
-    """Return who a new resource belongs to: a mailbox, or what the client's domain shares.
-
-    Raises:
-        FhirError: RESOURCE_UNSUPPORTED; a Communication names no mailbox, and the client has
-            several.
-    """
-    if not kind.in_mailbox:
-        return client.home
-    named = [resource.get("sender", {}), *resource.get("recipient", ())]
-    for address in map(address_of, named):
-        if address is not None and address in client.mailboxes:
-            return address
-    if len(client.mailboxes) == 1:
-        return min(client.mailboxes)
-    text = "Name the mailbox that this belongs to as sender."
-    raise FhirError(Reason.RESOURCE_UNSUPPORTED, [Issue("required", text, f"{kind.name}.sender")])
-
-
-def _or_stale(stored: Stored | None) -> Stored:
-    if stored is None:
-        raise _stale()
-    return stored
-
-
-def _stale() -> FhirError:
-    issue = Issue("conflict", "Another version is present.")
-    return FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)

@@ -1,0 +1,89 @@
+"""The rules of a write: what it means, whose it is, what its condition asks.
+
+Pure.
+
+Standards:
+    FHIR    R4 http.html 3.1.0.5.2 (conditional create)
+    fhir.md decision D10
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from certs.errors import Reason
+from fhir_bridge.clients import Client
+from fhir_bridge.delivery import address_of
+from fhir_bridge.outbound import is_to_be_sent
+from fhir_bridge.outcome import FhirError, Issue
+from fhir_bridge.registry import ResourceType
+from fhir_bridge.requests import is_active
+from fhir_bridge.search import Query, parse_query
+from fhir_bridge.store import Stored
+from fhir_bridge.terms import JSON
+
+__all__ = ["condition_of", "fresh", "means_sending", "owner_of", "require_unsent", "stale"]
+
+
+def means_sending(kind: ResourceType, resource: JSON, old: Stored | None = None) -> bool:
+    """Say whether this write means sending (D10); an active request was sent once already."""
+    if kind.name == "CommunicationRequest":
+        return is_active(resource) and not (old and is_active(old.resource()))
+    return kind.name == "Communication" and is_to_be_sent(resource)
+
+
+def require_unsent(kind: ResourceType, resource: JSON, old: Stored | None = None) -> None:
+    """Return where this write sends nothing.
+
+    Raises:
+        FhirError: RESOURCE_UNSUPPORTED; a message cannot be called back with a transaction.
+    """
+    if means_sending(kind, resource, old):
+        text = "A message is sent on its own or in a batch, not in a transaction."
+        issue = Issue("not-supported", text, f"{kind.name}.status")
+        raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue])
+
+
+def condition_of(kind: ResourceType, condition: Sequence[tuple[str, str]] | None) -> Query | None:
+    """Return the condition as a search; what it says must all be understood."""
+    if not condition:
+        return None
+    query = parse_query(kind, condition, strict=True)
+    return replace(query, count=2, total=False, summary_count=False) if query.criteria else None
+
+
+def owner_of(kind: ResourceType, resource: JSON, client: Client) -> str:
+    """Return who a new resource belongs to: a mailbox, or what the client's domain shares.
+
+    Raises:
+        FhirError: RESOURCE_UNSUPPORTED; a Communication names no mailbox, and the client has
+            several.
+    """
+    if not kind.in_mailbox:
+        return client.home
+    named = [resource.get("sender", {}), *resource.get("recipient", ())]
+    for address in map(address_of, named):
+        if address is not None and address in client.mailboxes:
+            return address
+    if len(client.mailboxes) == 1:
+        return min(client.mailboxes)
+    text = "Name the mailbox that this belongs to as sender."
+    raise FhirError(Reason.RESOURCE_UNSUPPORTED, [Issue("required", text, f"{kind.name}.sender")])
+
+
+def fresh(stored: Stored | None) -> Stored:
+    """Return what was written.
+
+    Raises:
+        FhirError: 412; None: another writer was first.
+    """
+    if stored is None:
+        raise stale()
+    return stored
+
+
+def stale() -> FhirError:
+    """Return the error that says that another writer was first."""
+    issue = Issue("conflict", "Another version is present.")
+    return FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
