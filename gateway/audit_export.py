@@ -72,7 +72,9 @@ def fhir_audit_event(event: AuditEvent) -> dict[str, Any]:
             {
                 "what": {"identifier": {"value": event.subject}},
                 "detail": [
-                    {"type": name, "valueString": value} for name, value in changes if value
+                    {"type": name, "valueString": value}
+                    for name, value in changes.items()
+                    if value is not None
                 ],
             }
         ],
