@@ -1,17 +1,16 @@
-"""One connection to one SMTP server: greeting, EHLO, STARTTLS, AUTH, and messages.
+"""One connection to one SMTP or LMTP server: greeting, EHLO, STARTTLS, AUTH, and messages.
 
 Talks to one server through aiosmtplib. Only the content is written by us: aiosmtplib would rewrite
 its line ends, which breaks signatures, copy it three times, and send it without flow control.
 
 Standards:
-    RFC5321 sections 3.1 to 3.3, 4.2 (replies) and 4.5.3.2 (time-outs) · RFC1870 · RFC2034
-    RFC3207 · RFC4954 and RFC4616 (AUTH PLAIN, to a smart host or an EHR)
+    RFC5321 sections 3.1 to 3.3 and 4.5.3.2 (time-outs) · RFC1870
+    RFC2033 section 4.1 (LHLO) · RFC3207 · RFC4954 and RFC4616 (AUTH PLAIN)
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -22,12 +21,11 @@ import aiosmtplib
 
 from certs.address import DirectAddress
 from gateway.smtp_dot import DotStuffer
+from gateway.smtp_reply import PeerReply, peer_reply
 
-__all__ = ["BrokenError", "PeerError", "PeerReply", "SmtpClient", "Timeouts"]
+__all__ = ["BrokenError", "PeerError", "SmtpClient", "Timeouts"]
 
 CHUNK_OCTETS: Final = 256 * 1024
-
-_STATUS: Final = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +39,6 @@ class Timeouts:
     block_s: float = 180.0
     end_s: float = 600.0
     quit_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class PeerReply:
-    """What a server said. `text` is bounded and has no control characters but line feeds."""
-
-    code: int
-    status: str
-    text: str
-
-    @property
-    def positive(self) -> bool:
-        """Did it agree (2xx)?"""
-        return self.code < 300
 
 
 class PeerError(Exception):
@@ -75,9 +59,13 @@ class SmtpClient:
     Any of its coroutines may raise `BrokenError`; the connection is of no more use then.
     """
 
-    def __init__(self, smtp: aiosmtplib.SMTP, timeouts: Timeouts) -> None:
+    def __init__(
+        self, smtp: aiosmtplib.SMTP, *, hostname: str, timeouts: Timeouts, lmtp: bool
+    ) -> None:
         self._smtp = smtp
+        self._hostname = hostname
         self._timeouts = timeouts
+        self._lmtp = lmtp
         self._dirty = False
         # Once the content is on its way, a connection that breaks leaves in doubt whether the
         # server has the message.
@@ -86,7 +74,9 @@ class SmtpClient:
         self.verified = False
 
     @classmethod
-    async def connect(cls, address: str, port: int, *, hostname: str, timeouts: Timeouts) -> Self:
+    async def connect(
+        cls, address: str, port: int, *, hostname: str, timeouts: Timeouts, lmtp: bool = False
+    ) -> Self:
         """Return a client that has said EHLO.
 
         Raises:
@@ -100,12 +90,12 @@ class SmtpClient:
             timeout=timeouts.command_s,
             start_tls=False,
         )
-        client = cls(smtp, timeouts)
+        client = cls(smtp, hostname=hostname, timeouts=timeouts, lmtp=lmtp)
         try:
             await smtp.connect()
             await client.greet()
         except aiosmtplib.SMTPConnectResponseError as error:
-            raise PeerError(_reply_of(error.code, error.message)) from error
+            raise PeerError(_heard(error.code, error.message)) from error
         except aiosmtplib.SMTPException as error:
             raise _broken(error) from error
         except BaseException:
@@ -148,6 +138,9 @@ class SmtpClient:
         Raises:
             PeerError: it refuses both.
         """
+        if self._lmtp:
+            await self._greet_lmtp()
+            return
         try:
             try:
                 await self._smtp.ehlo()
@@ -155,7 +148,7 @@ class SmtpClient:
                 # RFC5321 3.2: a client falls back to HELO.
                 await self._smtp.helo()
         except aiosmtplib.SMTPHeloError as error:
-            raise PeerError(_reply_of(error.code, error.message)) from error
+            raise PeerError(_heard(error.code, error.message)) from error
         except aiosmtplib.SMTPException as error:
             raise _broken(error) from error
 
@@ -171,7 +164,7 @@ class SmtpClient:
                 tls_context=context, server_hostname=name, timeout=self._timeouts.handshake_s
             )
         except aiosmtplib.SMTPResponseException as error:
-            raise PeerError(_reply_of(error.code, error.message)) from error
+            raise PeerError(_heard(error.code, error.message)) from error
         except aiosmtplib.SMTPException as error:
             raise _broken(error) from error
         # RFC3207 4.2: what was offered in clear counts no more.
@@ -186,7 +179,7 @@ class SmtpClient:
         try:
             await self._smtp.auth_plain(user, password)
         except aiosmtplib.SMTPResponseException as error:
-            raise PeerError(_reply_of(error.code, error.message)) from error
+            raise PeerError(_heard(error.code, error.message)) from error
         except aiosmtplib.SMTPException as error:
             raise _broken(error) from error
 
@@ -220,6 +213,17 @@ class SmtpClient:
             transport.abort()
         self._smtp.close()
 
+    async def _greet_lmtp(self) -> None:
+        # RFC2033 4.1: LHLO is EHLO in all but name, and its reply is read the same way.
+        words = (b"LHLO", self._hostname.encode("ascii"))
+        try:
+            response = await self._smtp.execute_command(*words, timeout=self._timeouts.command_s)
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
+        if response.code != 250:
+            raise PeerError(_heard(response.code, response.message))
+        self._smtp.last_ehlo_response = response
+
     async def _envelope(
         self, sender: DirectAddress | None, recipients: Sequence[DirectAddress], size: int
     ) -> list[PeerReply]:
@@ -251,7 +255,7 @@ class SmtpClient:
         except (aiosmtplib.SMTPException, OSError) as error:
             raise _broken(error) from error
         self.in_doubt = self._dirty = False
-        return _reply_of(response.code, response.message)
+        return _heard(response.code, response.message)
 
     async def _stream(self, message: BinaryIO, size: int) -> aiosmtplib.SMTPResponse:
         """Write the content as it is but for dots, at the pace the server takes it."""
@@ -279,7 +283,7 @@ class SmtpClient:
             )
         except aiosmtplib.SMTPException as error:
             raise _broken(error) from error
-        return _reply_of(response.code, response.message)
+        return _heard(response.code, response.message)
 
 
 async def _dial(address: str, port: int, timeout_s: float) -> socket.socket:
@@ -307,15 +311,11 @@ async def _read(message: BinaryIO, size: int) -> bytes:
     return await asyncio.to_thread(message.read, CHUNK_OCTETS)
 
 
-def _reply_of(code: int, message: str) -> PeerReply:
-    if not 200 <= code < 600:
+def _heard(code: int, message: str) -> PeerReply:
+    reply = peer_reply(code, message)
+    if reply is None:
         raise BrokenError("what the server says is not SMTP")
-    text = "".join(c if " " <= c <= "~" or c == "\n" else "?" for c in message)
-    # RFC2034 4: the enhanced code begins each line; RFC3463 2: its class is that of the code.
-    found = _STATUS.match(text.rpartition("\n")[2])
-    digit = str(code)[0]
-    status = found[1] if found and found[1][0] == digit else f"{digit}.0.0"
-    return PeerReply(code, status, text)
+    return reply
 
 
 def _broken(error: Exception) -> BrokenError:

@@ -20,6 +20,7 @@ import structlog
 
 from certs.errors import DirectError
 from gateway.dane import satisfied
+from gateway.smtp_auth import Credentials
 from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
 from gateway.tls import unverified_context, verifying_context
 from gateway.tls_policy import Demand, TlsPolicy
@@ -35,12 +36,14 @@ IDLE_CONNECTIONS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address of one host, and what is demanded of a connection to it."""
+    """One address of one host, what is demanded of a connection to it, and who we are there."""
 
     host: str
     address: str
     port: int
     policy: TlsPolicy
+    lmtp: bool = False
+    login: Credentials | None = None
 
 
 class UnreachableError(Exception):
@@ -74,18 +77,13 @@ class Connections:
             UnreachableError: there is none to be had.
         """
         try:
-            client = await self._connect(target)
-            if target.policy.demand is Demand.NONE:
-                return client
-            if "starttls" in client.offers:
-                return await self._secure(target, client)
+            client = await self._open(target)
+            if target.login is not None:
+                await _log_in(client, target.login)
         except PeerError as error:
             raise UnreachableError(f"refused by {target.host}: {error}") from error
         except BrokenError as error:
             raise UnreachableError(f"no connection to {target.host}: {error}") from error
-        if target.policy.required:
-            self._leave(client)
-            raise _demanded(target, "it offers none")
         return client
 
     def keep(self, target: Target, client: SmtpClient) -> None:
@@ -105,9 +103,24 @@ class Connections:
         if self._leaving:
             await asyncio.wait(self._leaving)
 
+    async def _open(self, target: Target) -> SmtpClient:
+        client = await self._connect(target)
+        if target.policy.demand is Demand.NONE:
+            return client
+        if "starttls" in client.offers:
+            return await self._secure(target, client)
+        if target.policy.required:
+            self._leave(client)
+            raise _demanded(target, "it offers none")
+        return client
+
     async def _connect(self, target: Target) -> SmtpClient:
         return await SmtpClient.connect(
-            target.address, target.port, hostname=self._hostname, timeouts=self._timeouts
+            target.address,
+            target.port,
+            hostname=self._hostname,
+            timeouts=self._timeouts,
+            lmtp=target.lmtp,
         )
 
     async def _secure(self, target: Target, client: SmtpClient) -> SmtpClient:
@@ -136,6 +149,17 @@ class Connections:
         task = asyncio.get_running_loop().create_task(client.quit())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+
+
+async def _log_in(client: SmtpClient, login: Credentials) -> None:
+    if client.tls is None:
+        client.abort()
+        raise UnreachableError("there is no TLS to send a password under")
+    try:
+        await client.authenticate(login.user, login.password)
+    except (PeerError, BrokenError):
+        client.abort()
+        raise
 
 
 def _match_tlsa(target: Target, client: SmtpClient) -> None:
