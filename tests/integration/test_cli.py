@@ -292,3 +292,19 @@ def test_two_gateways_cannot_serve_one_data_folder(here: Installation) -> None:
         second = here.run("serve", check=False)
     assert second.returncode == 2
     assert "another gateway" in second.stderr
+
+
+def test_sandbox_shows_the_exchange_and_exits_0_without_a_terminal() -> None:
+    done = run("sandbox")
+    assert "The exchange succeeded." in done.stdout
+    for words in ("POST Communication", "rsa-oaep-sha256", "identical", "STARTTLS", "curl -s"):
+        assert words in done.stdout, words
+
+
+def test_sandbox_that_fails_exits_1(tmp_path: Path) -> None:
+    too_big = tmp_path / "too-big.bin"
+    with too_big.open("wb") as file:
+        file.truncate(60 * 1024 * 1024)
+    done = run("sandbox", "--document", too_big, check=False)
+    assert done.returncode == 1
+    assert "The exchange failed" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gateway.exchange import exchange
 from gateway.messages import Direction, Kind, Message, MessageState
 from gateway.sample_ccda import continuity_of_care_document
 from gateway.sandbox import Hisp, Sandbox, open_sandbox
+from tests.helpers.console import run
 from tests.helpers.stranger import Stranger, deliver, mail
 from trust_bundles import store
 from trust_bundles.policy import Direction as Way
@@ -215,6 +217,10 @@ async def test_unsafe_message_is_kept_as_evidence_and_answered_by_nothing(
     assert message.content_key is None
     assert await inbox(sandbox.lakeview) == []
     assert await messages_of(sandbox.lakeview, Direction.OUTGOING) == []
+    shown = await asyncio.to_thread(
+        run, "message", "show", message.id, "--json", "--config", sandbox.lakeview.config_file
+    )
+    assert json.loads(shown.stdout)["reason"] in reasons
 
 
 async def test_same_sealed_message_twice_is_shown_once(sandbox: Sandbox) -> None:
