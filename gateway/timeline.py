@@ -45,6 +45,7 @@ def add_attempts(
             "host": delivery.host,
             "tls": delivery.tls,
             "verified": delivery.verified,
+            "tls_policy": delivery.tls_policy,
             "reason": one.reason and one.reason.code,
             "status": one.status,
             "reply": one.reply,
@@ -74,7 +75,8 @@ def _audited(row: sa.Row[Any]) -> Event:
 
 
 def _attempted(row: sa.Row[Any]) -> Event:
-    tls = f"{row.tls} ({'' if row.verified else 'not '}verified)" if row.tls else "no TLS"
+    verified = "verified" if row.verified else "not verified"
+    tls = f"{row.tls} ({verified}, policy {row.tls_policy})" if row.tls else "no TLS"
     detail = f"{row.host}, {tls}: {row.status} {row.reply}"
     return Event(row.at, "delivery-attempted", row.recipient, row.reason or "delivered", detail)
 

@@ -361,6 +361,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("tls", sa.String(length=128), nullable=True),
         sa.Column("verified", sa.Boolean(), nullable=False),
+        sa.Column("tls_policy", sa.String(length=32), nullable=False),
         sa.Column("reason", sa.String(length=64), nullable=True),
         sa.Column("status", sa.String(length=32), nullable=False),
         sa.Column("reply", sa.Text(), nullable=False),

@@ -329,6 +329,7 @@ async def test_the_timeline_tells_all_that_happened_in_order(database: SqlDataba
         host="mx.lakeview.example",
         tls="TLSv1.3 TLS_AES_256_GCM_SHA384",
         verified=False,
+        tls_policy="dane",
     )
     notice = replace(
         outgoing(DRJONES, now=minutes(2)),
@@ -364,7 +365,7 @@ async def test_the_timeline_tells_all_that_happened_in_order(database: SqlDataba
         (minutes(2), "mdn-received", str(SMITH), "received"),
     ]
     assert events[2].detail == (
-        "mx.lakeview.example, TLSv1.3 TLS_AES_256_GCM_SHA384 (not verified): 2.0.0 ok"
+        "mx.lakeview.example, TLSv1.3 TLS_AES_256_GCM_SHA384 (not verified, policy dane): 2.0.0 ok"
     )
 
 
