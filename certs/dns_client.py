@@ -32,6 +32,7 @@ __all__ = ["DnsAnswer", "DnsClient"]
 
 ATTEMPT_S: Final = 3.0
 LIFETIME_S: Final = 8.0
+UDP_SHARE: Final = 0.6  # of the lifetime; the rest is for TCP
 EDNS_OCTETS: Final = 1232  # What crosses every path unfragmented (CD-026).
 NEGATIVE_TTL_S: Final = 300
 AUTHORITIES: Final = 3  # name servers of a zone that are asked
@@ -69,8 +70,8 @@ class DnsClient:
         if resolver is not None:
             self._resolver.nameservers = [resolver[0]]
             self._resolver.port = resolver[1]
-        self._resolver.timeout = min(ATTEMPT_S, lifetime_s)
-        self._resolver.lifetime = lifetime_s
+        self._resolver.timeout = min(ATTEMPT_S, lifetime_s * UDP_SHARE / 2)
+        self._lifetime_s = lifetime_s
         self._resolver.use_edns(0, 0, EDNS_OCTETS)
         self._allow_private = allow_private
         self._authority_port = authority_port
@@ -87,14 +88,16 @@ class DnsClient:
             DirectError: DIRECTORY_UNAVAILABLE; no answer in time, or one such as SERVFAIL.
         """
         try:
-            return await self._resolve(name, kind, tcp=False)
+            return await self._resolve(name, kind)
         except dns.resolver.NoNameservers as error:
             said = [entry[3] for entry in error.kwargs["errors"]]
+        except dns.exception.Timeout as error:
+            said = [error]
         except dns.exception.DNSException as error:
             raise _unavailable(name, kind, _said(error)) from None
         if any(word in _UNWILLING for word in said):
             return await self._by_authority(name, kind)
-        # T-28: some answers break on their way by UDP in other ways than the TC bit.
+        # T-28: some answers break or are lost by UDP in other ways than the TC bit tells.
         if any(isinstance(word, Exception) for word in said):
             return await self._by_tcp(name, kind)
         raise _unavailable(name, kind, str(said[-1]) if said else "no answer")
@@ -150,7 +153,7 @@ class DnsClient:
         zone = name
         while zone != dns.name.root:
             try:
-                found = (await self._resolve(zone, RdataType.NS, tcp=False)).records
+                found = (await self._resolve(zone, RdataType.NS)).records
             except dns.exception.DNSException:
                 found = ()
             servers = [record.target for record in found if isinstance(record, NS)]
@@ -160,10 +163,18 @@ class DnsClient:
             zone = zone.parent()
         return []
 
-    async def _resolve(self, name: dns.name.Name, kind: RdataType, *, tcp: bool) -> DnsAnswer:
+    async def _resolve(
+        self, name: dns.name.Name, kind: RdataType, *, tcp: bool = False
+    ) -> DnsAnswer:
+        share = 1 - UDP_SHARE if tcp else UDP_SHARE
         try:
             answer = await self._resolver.resolve(
-                name, kind, tcp=tcp, raise_on_no_answer=False, search=False
+                name,
+                kind,
+                tcp=tcp,
+                raise_on_no_answer=False,
+                search=False,
+                lifetime=self._lifetime_s * share,
             )
         except dns.resolver.NXDOMAIN as error:
             return DnsAnswer((), _negative_ttl_s(error), self.server)

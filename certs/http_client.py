@@ -26,6 +26,7 @@ DEADLINE_S: Final = 15.0  # for one URL with all its redirects
 CONNECT_S: Final = 5.0
 OCTETS: Final = 5 * 1024 * 1024
 REDIRECTS: Final = 3
+CONNECTIONS: Final = 1000  # at once; each ends by its deadline
 
 
 class Resolver(Protocol):
@@ -50,8 +51,13 @@ class HttpClient:
 
     def __init__(self, *, resolver: Resolver) -> None:
         self._resolver = resolver
+        # No connection is used twice: they are known by address, and the TLS name that one was
+        # checked for need not be the next one's.
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(CONNECT_S), follow_redirects=False, trust_env=False
+            timeout=httpx.Timeout(CONNECT_S),
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=0),
+            follow_redirects=False,
+            trust_env=False,
         )
 
     async def aclose(self) -> None:

@@ -29,7 +29,7 @@ Scope = Literal["BASE", "LEVEL", "SUBTREE"]
 
 CONNECT_S: Final = 5
 READ_S: Final = 5
-SEARCH_S: Final = 10.0  # connection, rootDSE and all naming contexts together
+SEARCH_S: Final = 10.0
 ANSWER_OCTETS: Final = 2 * 1024 * 1024
 ENTRIES: Final = 50
 CONTEXTS: Final = 16
@@ -39,9 +39,13 @@ ATTRIBUTE: Final = "usercertificate"
 
 
 class LdapClient:
-    """A pool of threads for LDAP searches. Close it to end them."""
+    """A pool of threads for LDAP searches. Close it to end them.
 
-    def __init__(self) -> None:
+    `search_s` is in seconds, for one search with its connection and all naming contexts.
+    """
+
+    def __init__(self, *, search_s: float = SEARCH_S) -> None:
+        self._search_s = search_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ldap")
         self._gates: WeakValueDictionary[tuple[str, int], asyncio.Semaphore] = WeakValueDictionary()
 
@@ -62,7 +66,7 @@ class LdapClient:
         # A slow server may not take all threads: others are asked meanwhile.
         gate = self._gates.setdefault((address, port), asyncio.Semaphore(THREADS_PER_SERVER))
         try:
-            async with asyncio.timeout(SEARCH_S), gate:
+            async with asyncio.timeout(self._search_s), gate:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, search.run)
         except TimeoutError:
             raise _unavailable("timed out") from None

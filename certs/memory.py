@@ -1,6 +1,6 @@
 """Answers kept in memory by key, with one fetch at a time for each key.
 
-Pure but for the waiting: the clock is the caller's, and so is the fetching.
+Talks to nobody itself: the clock is the caller's, and so is the fetching.
 
 Standards:
     CD  Certificate Discovery for Direct v4.1 (caching, as K-06 and CD-007 decide)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Exchange", "Web", "web"]
+__all__ = ["Exchange", "Handler", "Web", "web"]
 
 
 @dataclass(frozen=True)

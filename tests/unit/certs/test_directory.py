@@ -128,6 +128,41 @@ async def test_many_addresses_at_once(zones: Zones, directory: LiveDirectory) ->
     assert all(len(evidence.found) == 1 for evidence in found)
 
 
+async def test_garbage_is_no_answer(zones: Zones) -> None:
+    responder = Babbling(zones)
+    where = await responder.start()
+    async with open_directory(resolver=where, dns_lifetime_s=0.3) as directory:
+        evidence = await directory.evidence_for(ADDRESS)
+    await responder.stop()
+    assert evidence.failure is Reason.DIRECTORY_UNAVAILABLE
+
+
+async def test_answer_broken_by_udp_is_asked_for_by_tcp(zones: Zones) -> None:
+    """CD-026 and T-28."""
+    zones.update(zone_of("direct.example.org", [cert_record("drjones", BOUND)]))
+    responder = CutShort(zones)
+    where = await responder.start()
+    async with open_directory(resolver=where, dns_lifetime_s=1) as directory:
+        evidence = await directory.evidence_for(ADDRESS)
+    await responder.stop()
+    assert [found.certificate for found in evidence.found] == [BOUND]
+
+
+class Babbling(DnsResponder):
+    """Answers with noise."""
+
+    def answer(self, wire: bytes, *, limit_octets: int) -> bytes | None:
+        return wire[:2] + b"\x84" + b"\xff" * 400
+
+
+class CutShort(DnsResponder):
+    """Loses the end of every datagram, and says nothing of it."""
+
+    def answer(self, wire: bytes, *, limit_octets: int) -> bytes | None:
+        answer = super().answer(wire, limit_octets=65535)
+        return answer[:100] if answer and limit_octets < 65535 else answer
+
+
 class Unwilling(DnsResponder):
     """A resolver that knows everything but CERT."""
 
