@@ -170,6 +170,8 @@ def decrypt(
     if cipher.authenticated != authenticated:
         # RFC5083 and RFC5084: AES-GCM goes in AuthEnvelopedData, and only there.
         raise malformed("the content encryption is not one for this kind of envelope")
+    if reader.peek() is None:
+        raise malformed("the envelope has no content")
     recipient = find(infos, identities)
     if recipient is None:
         raise DirectError(Reason.DECRYPTION_FAILED, "the message is encrypted for somebody else")
