@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -350,3 +351,27 @@ async def test_a_peers_words_are_bounded_and_printable() -> None:
         await out.close()
     assert attempt.reply.startswith("550 5.1.1 ?[31mx")
     assert len(attempt.reply) == 500
+
+
+async def test_a_destination_that_does_not_answer_is_left_alone_for_a_moment() -> None:
+    port = free_port()
+    out = sender([("127.0.0.1", port)])
+    await send(out)
+    async with serving(ScriptedServer()) as address:
+        out_again = sender([address])
+        assert outcome(await send(out_again)) == [(None, "2.0.0")]
+        await out_again.close()
+    (attempt,) = (await send(out)).attempts
+    assert attempt.reply == "451 The destination did not answer a moment ago"
+    assert (attempt.reason, attempt.status) == (T, "4.4.1")
+
+
+async def test_many_messages_go_to_one_destination_over_few_connections() -> None:
+    server = ScriptedServer()
+    async with serving(server) as address:
+        out = sender([address])
+        deliveries = await asyncio.gather(*(send(out) for _ in range(50)))
+        await out.close()
+    assert [outcome(delivery) for delivery in deliveries] == [[(None, "2.0.0")]] * 50
+    assert len(server.messages) == 50
+    assert server.connections <= 5
