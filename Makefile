@@ -11,6 +11,7 @@ sandbox: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	tests/install.sh
+	tests/interop/install.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -155,7 +155,7 @@ async def test_certificate_does_not_sign_before_its_time(sqlite_database: Databa
     assert await stored.signing(ADDRESS, NOW - timedelta(days=60)) == []
 
 
-@pytest.mark.parametrize("content", [KEK, KEK.hex().encode() + b"\n"])
+@pytest.mark.parametrize("content", [KEK, KEK.hex().encode() + b"\n"], ids=["raw", "hexadecimal"])
 def test_key_encryption_key_is_read_raw_or_hexadecimal(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "kek").write_bytes(content)
     assert keys.read_kek(tmp_path / "kek") == KEK
