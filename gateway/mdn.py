@@ -21,7 +21,15 @@ from certs.address import DirectAddress
 from gateway.message import Facts
 from gateway.report import Notice, Part, address_of, compose, crlf_lines, one_line, read_report
 
-__all__ = ["FINAL_DESTINATION", "Disposition", "Mdn", "build", "parse", "wants_dispatched"]
+__all__ = [
+    "FINAL_DESTINATION",
+    "Disposition",
+    "Mdn",
+    "answer_to",
+    "build",
+    "parse",
+    "wants_dispatched",
+]
 
 # DNIG 1.3: the attribute of a request, and 1.4: the field of the notice that answers it.
 FINAL_DESTINATION: Final = "X-DIRECT-FINAL-DESTINATION-DELIVERY"
@@ -89,6 +97,16 @@ def wants_dispatched(notification_options: str | None) -> bool:
     return False
 
 
+def answer_to(original: Facts) -> DirectAddress:
+    """Return who gets the notices about `original`: always its author.
+
+    Disposition-Notification-To may spell the author's address otherwise, and is answered so; a
+    request that names several addresses, or somebody else, must not make us write to them (R-046).
+    """
+    asked = original.notification_to
+    return asked[0] if asked == (original.author,) else original.author
+
+
 def build(
     *,
     disposition: Disposition,
@@ -124,7 +142,7 @@ def build(
     return compose(
         Notice(
             sender=recipient,
-            recipient=_answer_to(original),
+            recipient=answer_to(original),
             subject=f"{_SUBJECTS[disposition]}: your message to {recipient}",
             message_id=message_id,
             about=about,
@@ -154,15 +172,6 @@ def parse(message: BinaryIO) -> Mdn:
         original_message_id=fields.get("original-message-id") or None,
         final_destination=FINAL_DESTINATION.lower() in fields,
     )
-
-
-def _answer_to(original: Facts) -> DirectAddress:
-    # R-046: a request that names several addresses, or somebody else than the originator, must
-    # not make us write to them.
-    asked = original.notification_to
-    if len(asked) == 1 and asked[0] in (original.author, original.sender):
-        return asked[0]
-    return original.author
 
 
 def _disposition(value: str) -> Disposition | None:

@@ -122,12 +122,6 @@ def test_a_notice_goes_to_the_author_only(notification_to: str, to: str) -> None
     assert read(built(facts=facts))["To"] == to
 
 
-def test_a_notice_may_go_to_the_sender_who_asked_for_it() -> None:
-    secretary = "secretary@direct.a.example"
-    facts = original(Sender=secretary, Disposition_Notification_To=secretary)
-    assert read(built(facts=facts))["To"] == secretary
-
-
 def test_every_line_is_ascii_and_ends_in_crlf() -> None:
     message = built(Disposition.DISPATCHED, final_destination=True)
     assert message.isascii()
