@@ -9,7 +9,7 @@ can finish, retry or fail the job: an outcome is recorded exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -121,8 +121,12 @@ def claim(
     lease_s: float,
     limit: int,
     kinds: Sequence[str] | None = None,
+    not_to: Collection[str] = (),
 ) -> Sequence[Job]:
-    """Lease up to `limit` due jobs for `lease_s` seconds and return them, longest due first."""
+    """Lease up to `limit` due jobs for `lease_s` seconds and return them, longest due first.
+
+    Jobs to a destination in `not_to`, or to one that is paused, are left alone.
+    """
     due = sa.select(jobs.c.id).where(
         jobs.c.state == JobState.READY.value,
         jobs.c.due_at <= now,
@@ -131,6 +135,8 @@ def claim(
     )
     if kinds is not None:
         due = due.where(jobs.c.kind.in_(kinds))
+    if not_to:
+        due = due.where(jobs.c.destination.not_in(not_to))
     # PostgreSQL may run a sub-select more than once, and past its limit, unless it is
     # materialized. SQLAlchemy leaves FOR UPDATE out on SQLite, where there is one writer.
     chosen = (

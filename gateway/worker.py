@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from sqlalchemy import Connection
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from gateway import queue
+from gateway.destinations import Destinations, Rooms
 from gateway.queue import Job, LeaseLostError
 
 __all__ = ["Done", "Failed", "Handler", "Result", "Retry", "Worker"]
@@ -35,6 +36,9 @@ Record: TypeAlias = Callable[[Connection], object]
 _BACK_OFF: Final = timedelta(minutes=1)
 _BACK_OFF_LIMIT: Final = timedelta(hours=1)
 _RECORD_TRIES: Final = 5
+
+# For these reasons a destination is left alone for a while.
+_SILENT: Final = frozenset({Reason.BACKBONE_UNAVAILABLE})
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +78,7 @@ Handler: TypeAlias = Callable[[Job], Coroutine[Any, Any, Result]]
 
 
 class Worker:
-    """Runs up to `concurrency` jobs at a time.
+    """Runs up to `concurrency` jobs at a time, of these `per_destination` to one destination.
 
     A lease lasts `lease_s` seconds and is renewed at half of that while its handler runs. Jobs are
     looked for every `poll_s` seconds and after each `wake`. When stopped, handlers have `grace_s`
@@ -91,6 +95,7 @@ class Worker:
         lease_s: float,
         poll_s: float,
         grace_s: float = 10.0,
+        per_destination: int = 20,
     ) -> None:
         self._database = database
         self._handlers = dict(handlers)
@@ -99,6 +104,7 @@ class Worker:
         self._lease_s = lease_s
         self._poll_s = poll_s
         self._grace_s = grace_s
+        self._destinations = Destinations(limit=per_destination)
         self._running: set[asyncio.Task[None]] = set()
         self._leases: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._event = asyncio.Event()
@@ -132,28 +138,40 @@ class Worker:
         free = self._concurrency - len(self._running)
         if free == 0:
             return False
+        now = self._clock()
+        rooms = self._destinations.rooms(now)
         try:
-            jobs = await self._database.write(lambda c: self._claim(c, free))
+            claimed, jobs = await self._database.write(lambda c: self._claim(c, free, rooms, now))
         except DirectError as error:
             _log.error("jobs cannot be claimed", reason=error.reason.code, detail=error.detail)
             return False
         for job in jobs:
+            self._destinations.begun(job.destination)
             task = asyncio.create_task(self._do(job), name=f"job {job.id}")
             self._running.add(task)
             self._leases[job.id] = job, task
             task.add_done_callback(partial(self._ended, job))
-        return len(jobs) == free
+        return claimed == free
 
-    def _claim(self, connection: Connection, limit: int) -> list[Job]:
-        return list(
-            queue.claim(
-                connection,
-                now=self._clock(),
-                lease_s=self._lease_s,
-                limit=limit,
-                kinds=tuple(self._handlers),
-            )
+    def _claim(
+        self, connection: Connection, limit: int, rooms: Rooms, now: datetime
+    ) -> tuple[int, Sequence[Job]]:
+        """Claim jobs; return how many, and those to whose destination there is room now."""
+        claimed = queue.claim(
+            connection,
+            now=now,
+            lease_s=self._lease_s,
+            limit=limit,
+            kinds=tuple(self._handlers),
+            not_to=rooms.closed,
         )
+        jobs = []
+        for job in claimed:
+            if rooms.take(job.destination):
+                jobs.append(job)
+            else:
+                queue.hand_back(connection, job)
+        return len(claimed), jobs
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -164,9 +182,14 @@ class Worker:
 
     async def _do(self, job: Job) -> None:
         """Run the handler of `job` and record what came of it."""
-        outcome = await _outcome(self._handlers[job.kind](job))
-        if isinstance(outcome, BaseException):
-            outcome = self._unforeseen(job, outcome)
+        answered = True
+        try:
+            outcome = await _outcome(self._handlers[job.kind](job))
+            if isinstance(outcome, BaseException):
+                outcome = self._unforeseen(job, outcome)
+            answered = not isinstance(outcome, Retry) or outcome.reason not in _SILENT
+        finally:
+            self._destinations.ended(job.destination, self._clock(), answered=answered)
         error = await _outcome(self._record(job, outcome))
         if error is not None:
             await self._record(job, self._unforeseen(job, error))

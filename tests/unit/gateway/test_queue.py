@@ -90,6 +90,14 @@ async def test_only_the_kinds_asked_for_are_claimed(database: SqlDatabase) -> No
     assert [job.kind for job in await claim(database, kinds=["incoming"])] == ["incoming"]
 
 
+async def test_destinations_that_are_left_alone_are_not_claimed(database: SqlDatabase) -> None:
+    await put(database, new(destination="a.example"), new(destination="b.example"), new())
+    claimed = await database.write(
+        lambda c: queue.claim(c, now=NOW, lease_s=60, limit=9, not_to={"a.example"})
+    )
+    assert sorted(job.destination for job in claimed) == ["", "b.example"]
+
+
 async def test_a_key_is_put_once_while_its_job_exists(database: SqlDatabase) -> None:
     first = await database.write(lambda c: queue.put(c, new(key="k"), NOW))
     again = await database.write(lambda c: queue.put(c, new(key="k"), NOW))

@@ -46,6 +46,7 @@ async def working(
     lease_s: float = LONG_S,
     poll_s: float = LONG_S,
     grace_s: float = LONG_S,
+    per_destination: int = 20,
 ) -> AsyncIterator[Worker]:
     worker = Worker(
         database=database,
@@ -55,6 +56,7 @@ async def working(
         lease_s=lease_s,
         poll_s=poll_s,
         grace_s=grace_s,
+        per_destination=per_destination,
     )
     running = asyncio.create_task(worker.run())
     try:
@@ -421,3 +423,46 @@ async def test_a_cancelled_worker_cancels_what_runs(sqlite_database: SqlDatabase
     with pytest.raises(asyncio.CancelledError):
         await running
     await handler.cancelled.get()
+
+
+async def test_a_silent_destination_holds_up_neither_the_others_nor_all_workers(
+    sqlite_database: SqlDatabase,
+) -> None:
+    silent, other = "silent.example", "other.example"
+    jobs_in = [NewJob("a", {"n": n}, NOW, destination=silent) for n in range(6)]
+    jobs_in.append(NewJob("a", {"n": 6}, NOW + timedelta(seconds=1), destination=other))
+    await sqlite_database.write(lambda c: [queue.put(c, job, NOW) for job in jobs_in])
+    tried: list[str] = []
+    reached = asyncio.Event()
+    clock = Clock()
+    clock.now = NOW + timedelta(seconds=1)
+
+    async def deliver(job: Job) -> Result:
+        tried.append(job.destination)
+        if job.destination == silent:
+            later = clock.now + timedelta(hours=1)
+            return Retry(later, Reason.BACKBONE_UNAVAILABLE, "no route")
+        reached.set()
+        return Done()
+
+    async with working(sqlite_database, {"a": deliver}, clock=clock, concurrency=1):
+        await reached.wait()
+    assert tried == [silent, silent, other]
+    assert [job.attempts for job in await jobs(sqlite_database)] == [0, 0, 0, 0, 1, 1]
+
+
+async def test_no_more_than_fits_run_to_one_destination_at_a_time(
+    sqlite_database: SqlDatabase,
+) -> None:
+    jobs_in = [NewJob("a", {"n": n}, NOW, destination="b.example") for n in range(4)]
+    await sqlite_database.write(lambda c: [queue.put(c, job, NOW) for job in jobs_in])
+    handler = Blocked()
+    async with working(sqlite_database, {"a": handler}, per_destination=2):
+        await handler.begun.get()
+        await handler.begun.get()
+        leased = [job for job in await jobs(sqlite_database) if job.token]
+        assert len(leased) == 2
+        handler.go_on.set()
+        for _ in range(2):
+            await handler.begun.get()
+    assert sorted(await noted(sqlite_database)) == list("0123")
