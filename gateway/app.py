@@ -15,8 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
+from certs.cache import CachingDirectory
 from certs.directory import LiveDirectory, open_directory
 from certs.dns_client import DnsClient
+from certs.errors import DirectError
+from certs.http_client import HttpClient
 from certs.keys import StoredKeys, read_kek
 from certs.policy import CertificatePolicy
 from fhir_bridge.api import create_app
@@ -24,9 +29,10 @@ from fhir_bridge.terms import Terms
 from gateway import queue, retry
 from gateway.acceptance import SmtpReception
 from gateway.clock import utc_now
-from gateway.config import Config, Fhir, Smtp
+from gateway.config import Config, Fhir, Mailbox, Smtp, read_password
 from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
+from gateway.edge_out import MailboxSender, MailServer
 from gateway.fhir_ports import FhirBodies, FhirOutbox
 from gateway.http_server import HttpServer
 from gateway.inbox import Inbox
@@ -34,12 +40,15 @@ from gateway.mx import MxResolver
 from gateway.notices import Notices
 from gateway.pipeline import Pipeline
 from gateway.ports import Reception, Role
+from gateway.retention import Retention, forget
 from gateway.sealer import Sealer
-from gateway.server_tls import server_context
+from gateway.smtp_auth import Credentials
 from gateway.smtp_in import Limits, Listener
 from gateway.smtp_out import SmtpSender
 from gateway.sole import sole_process
 from gateway.spool import SpoolBodies
+from gateway.tls import server_context
+from gateway.tls_policies import PublishedPolicies
 from gateway.transmission import Transmission
 from gateway.trust import Trust
 from gateway.worker import Handler, Worker
@@ -51,6 +60,9 @@ LEASE_S: Final = 60.0
 POLL_S: Final = 1.0
 GRACE_S: Final = 10.0
 LATE_POLL_S: Final = 5.0
+RETENTION_POLL_S: Final = 3600.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +87,15 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         database = await _database(stack, config)
         bodies = SpoolBodies(database=database, folder=config.gateway.data / "spool", clock=utc_now)
         resolver = _resolver(config)
-        directory = await stack.enter_async_context(
+        live = await stack.enter_async_context(
             open_directory(resolver=resolver, allow_private=config.discovery.private_addresses)
         )
-        sender = SmtpSender(
-            hostname=config.gateway.hostname,
-            routes=_routes(config),
-            resolver=MxResolver(dns=DnsClient(resolver=resolver)),
+        directory = (
+            CachingDirectory(live=live, clock=utc_now, database=database)
+            if config.discovery.cache
+            else live
         )
-        stack.push_async_callback(sender.close)
+        sender = _sender(stack, config, DnsClient(resolver=resolver))
         transmission = Transmission(
             database=database,
             bodies=bodies,
@@ -95,7 +107,7 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         worker = Worker(
             database=database,
             handlers={
-                **_agent(config, database, bodies, directory, sender),
+                **_agent(stack, config, database, bodies, directory),
                 "deliver": transmission.deliver,
             },
             clock=utc_now,
@@ -106,6 +118,7 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         )
         await stack.enter_async_context(_working(worker))
         await stack.enter_async_context(_in_background(transmission.watch(LATE_POLL_S)))
+        await stack.enter_async_context(_in_background(_forget(config, database, bodies)))
         reception = SmtpReception(database=database, bodies=bodies, clock=utc_now, wake=worker.wake)
         outbox = FhirOutbox(database=database, clock=utc_now, wake=worker.wake)
         yield Listening(
@@ -144,10 +157,35 @@ def _resolver(config: Config) -> tuple[str, int] | None:
     return (resolver.host, resolver.port) if resolver else None
 
 
-def _routes(config: Config) -> dict[str, tuple[str, int]]:
-    """Return what stands in for MX: other HISPs by domain, our users' mail servers by address."""
-    targets = {**config.routes, **config.mailboxes}
-    return {name: (target.host, target.port) for name, target in targets.items()}
+def _sender(stack: AsyncExitStack, config: Config, dns: DnsClient) -> SmtpSender:
+    """Return what delivers to other HISPs."""
+    http = HttpClient(resolver=dns)
+    stack.push_async_callback(http.aclose)
+    sender = SmtpSender(
+        hostname=config.gateway.hostname,
+        routes={name: (to.host, to.port) for name, to in config.routes.items()},
+        resolver=MxResolver(dns=dns),
+        policies=PublishedPolicies(configured=config.tls, dns=dns, http=http, clock=utc_now),
+    )
+    stack.push_async_callback(sender.close)
+    return sender
+
+
+def _mailboxes(stack: AsyncExitStack, config: Config) -> MailboxSender:
+    """Return what delivers to our users' own mail servers."""
+    sender = MailboxSender(
+        hostname=config.gateway.hostname,
+        servers={name: _mail_server(box) for name, box in config.mailboxes.items()},
+    )
+    stack.push_async_callback(sender.close)
+    return sender
+
+
+def _mail_server(box: Mailbox) -> MailServer:
+    login = None
+    if box.password_file is not None:
+        login = Credentials(box.user, read_password(box.password_file))
+    return MailServer(box.server.host, box.server.port, box.lmtp, box.tls, login)
 
 
 async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
@@ -161,16 +199,19 @@ async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
 
 
 def _agent(
+    stack: AsyncExitStack,
     config: Config,
     database: SqlDatabase,
     bodies: SpoolBodies,
-    directory: LiveDirectory,
-    sender: SmtpSender,
+    directory: LiveDirectory | CachingDirectory,
 ) -> dict[str, Handler]:
     """Return the handlers of the jobs that judge, secure and hand over messages."""
     hostname = config.gateway.hostname
     policy = _policy(config)
-    inbox = Inbox(mail_servers=frozenset(config.mailboxes), terms=Terms())
+    mailboxes = _mailboxes(stack, config)
+    inbox = Inbox(
+        has_mail_server=lambda mailbox: mailboxes.server_of(mailbox) is not None, terms=Terms()
+    )
     notices = Notices(bodies=bodies, hostname=hostname)
     pipeline = Pipeline(
         database=database,
@@ -189,7 +230,7 @@ def _agent(
     edge = EdgeDelivery(
         database=database,
         bodies=bodies,
-        sender=sender,
+        sender=mailboxes,
         inbox=inbox,
         notices=notices,
         clock=utc_now,
@@ -251,6 +292,20 @@ def _tls(config: Config, section: Smtp | Fhir) -> ssl.SSLContext:
     return server_context(
         section.tls_certificate or data / "tls.crt", section.tls_key or data / "tls.key"
     )
+
+
+async def _forget(config: Config, database: SqlDatabase, bodies: SpoolBodies) -> None:
+    """Forget what has been kept for long enough, once an hour."""
+    retention = Retention(
+        content=timedelta(days=config.gateway.keep_content_days),
+        record=timedelta(days=config.gateway.keep_record_days),
+    )
+    while True:
+        try:
+            await forget(database, bodies, retention, utc_now())
+        except DirectError as error:
+            _log.error("retention failed", reason=error.reason.code, detail=error.detail)
+        await asyncio.sleep(RETENTION_POLL_S)
 
 
 @asynccontextmanager

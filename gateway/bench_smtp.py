@@ -25,9 +25,9 @@ from gateway.config import Config, Gateway
 from gateway.database import SqlDatabase
 from gateway.initialise import initialise
 from gateway.ports import Role
-from gateway.server_tls import server_context
 from gateway.smtp_in import Limits, Listener
 from gateway.spool import SpoolBodies
+from gateway.tls import server_context
 
 __all__ = ["SmtpRow", "measure_smtp"]
 

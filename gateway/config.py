@@ -22,6 +22,7 @@ from pydantic_settings import (
 from certs.address import parse_domain
 from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
+from gateway.tls_policy import Demand
 
 __all__ = [
     "Config",
@@ -29,12 +30,14 @@ __all__ = [
     "Fhir",
     "Gateway",
     "HostPort",
+    "Mailbox",
     "Smtp",
     "Tracking",
     "Trust",
     "describe",
     "load",
     "parse_host_port",
+    "read_password",
 ]
 
 
@@ -78,6 +81,8 @@ class Gateway(_Section):
     database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
     workers: int = Field(8, ge=1, le=256, description="jobs worked on at a time")
     log_level: str = Field("info", description="debug, info, warning or error")
+    keep_content_days: int = Field(30, ge=1, description="days content is kept after its end")
+    keep_record_days: int = Field(365, ge=7, description="days the record of a message is kept")
 
 
 class Smtp(_Section):
@@ -131,6 +136,18 @@ class Tracking(_Section):
     window_s: float = Field(3600.0, gt=0, description="seconds to wait for a notification")
 
 
+class Mailbox(_Section):
+    """The mail server of one of our users, where opened messages go."""
+
+    server: HostPort = Field(description="host:port")
+    lmtp: bool = Field(False, description="speak LMTP instead of SMTP")
+    tls: Demand = Field(Demand.VERIFY, description="none, opportunistic, encrypt or verify")
+    user: str = Field("", description="user for AUTH PLAIN; empty: none")
+    password_file: Path | None = Field(None, description="file with the user's password")
+
+    _parse = field_validator("server", mode="before")(_host_port)
+
+
 class Config(BaseSettings):
     """The whole configuration."""
 
@@ -148,20 +165,30 @@ class Config(BaseSettings):
     routes: Mapping[str, HostPort] = Field(
         default_factory=dict, description="domain to host:port in place of MX; * is a smart host"
     )
-    mailboxes: Mapping[str, HostPort] = Field(
-        default_factory=dict, description="address to host:port of its own SMTP mail server"
+    tls: Mapping[str, Demand] = Field(
+        default_factory=dict, description="domain to the TLS demanded; * is for all others"
+    )
+    mailboxes: Mapping[str, Mailbox] = Field(
+        default_factory=dict, description="address, domain or * to the mail server of its users"
     )
 
-    @field_validator("routes", "mailboxes", mode="before")
+    @field_validator("routes", mode="before")
     @classmethod
     def _hosts(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         return {str(name).lower(): _host_port(target) for name, target in value.items()}
 
-    @field_validator("routes")
+    @field_validator("tls", "mailboxes", mode="before")
     @classmethod
-    def _domains(cls, value: Mapping[str, HostPort]) -> Mapping[str, HostPort]:
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {str(name).lower(): item for name, item in value.items()}
+
+    @field_validator("routes", "tls")
+    @classmethod
+    def _domains(cls, value: Mapping[str, object]) -> Mapping[str, object]:
         for name in value:
             if name != "*":
                 try:
@@ -255,6 +282,12 @@ def _anchored(config: Config, folder: Path) -> Config:
             if (path := getattr(section, key)) is not None
         }
         changed[name] = section.model_copy(update=paths)
+    changed["mailboxes"] = {
+        name: box.model_copy(
+            update={"password_file": box.password_file and folder / box.password_file}
+        )
+        for name, box in config.mailboxes.items()
+    }
     return config.model_copy(update=changed)
 
 
@@ -269,6 +302,18 @@ def parse_host_port(text: str) -> tuple[str, int]:
     except ValueError:  # pydantic's ValidationError is one
         raise _invalid(f"{text!r}: write it as host:port") from None
     return parsed.host, parsed.port
+
+
+def read_password(path: Path) -> str:
+    """Return the first line of a file that holds a password.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError):
+        raise _invalid(f"{path}: the password cannot be read") from None
 
 
 def _invalid(detail: str) -> DirectError:

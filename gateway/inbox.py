@@ -11,7 +11,7 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -66,16 +66,16 @@ class Entry:
 class Inbox:
     """Knows where each local address reads its mail.
 
-    `mail_servers` names the addresses, by key, that have a mail server of their own.
+    `has_mail_server` says of an address whether it has a mail server of its own.
     """
 
-    def __init__(self, *, mail_servers: Set[str], terms: Terms) -> None:
-        self._mail_servers = mail_servers
+    def __init__(self, *, has_mail_server: Callable[[DirectAddress], bool], terms: Terms) -> None:
+        self._has_mail_server = has_mail_server
         self._terms = terms
 
     async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
         """Return what is to be stored for `mailbox`; `content` holds the message's octets."""
-        if mailbox.key in self._mail_servers:
+        if self._has_mail_server(mailbox):
             return Entry(arrival, mailbox, None)
         content.seek(0)
         made = await asyncio.to_thread(

@@ -30,7 +30,7 @@ from fhir_bridge import clients
 from gateway import domains
 from gateway.app import Listening, running
 from gateway.clock import utc_now
-from gateway.config import Config, Discovery, Fhir, Gateway, HostPort, Smtp, Tracking
+from gateway.config import Config, Discovery, Fhir, Gateway, HostPort, Mailbox, Smtp, Tracking
 from gateway.database import SqlDatabase
 from gateway.dns_responder import DnsResponder
 from gateway.initialise import initialise
@@ -107,7 +107,7 @@ async def open_sandbox(
     folder: Path,
     *,
     window_s: float = 3600.0,
-    mailboxes: Mapping[str, HostPort] = MappingProxyType({}),
+    mailboxes: Mapping[str, Mailbox] = MappingProxyType({}),
 ) -> AsyncIterator[Sandbox]:
     """Run two HISPs that trust each other, with all their data under `folder`.
 
@@ -152,7 +152,7 @@ def _config(
     plans: Sequence[_Plan],
     resolver: tuple[str, int],
     window_s: float,
-    mailboxes: Mapping[str, HostPort],
+    mailboxes: Mapping[str, Mailbox],
 ) -> Config:
     anywhere = HostPort(host=LOOPBACK, port=0)
     return Config(
