@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
@@ -23,14 +24,22 @@ from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from fhir_bridge.auth import caller
 from fhir_bridge.binary_api import BinaryApi
+from fhir_bridge.bundle_api import BundleApi
 from fhir_bridge.capability import capability_statement
 from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import error_response, resource_response
+from fhir_bridge.operation_definitions import (
+    OPERATIONS,
+    Operation,
+    operation_definition,
+    operations_of,
+)
+from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.ports import Bodies, Outbox
+from fhir_bridge.ports import Bodies, Outbox, Preflight
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import ResourceApi
+from fhir_bridge.resource_api import ResourceApi, not_found
 from fhir_bridge.search_api import SearchApi
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.terms import DEFAULT_CANONICAL, Terms
@@ -51,6 +60,7 @@ def create_app(
     clock: Clock,
     base_url: str,
     decision_wait_s: float = 2.0,
+    preflight: Preflight | None = None,
     canonical: str = DEFAULT_CANONICAL,
     software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
@@ -79,6 +89,13 @@ def create_app(
         decision_wait_s=decision_wait_s,
         terms=terms,
     )
+    binaries = BinaryApi(
+        database=database,
+        bodies=bodies,
+        clock=clock,
+        base_url=base_url,
+        limit_octets=binary_octets,
+    )
     api = _Api(
         database=database,
         clock=clock,
@@ -88,12 +105,25 @@ def create_app(
         resources=ResourceApi(
             database=database, writer=writer, base_url=base_url, limit_octets=resource_octets
         ),
-        binaries=BinaryApi(
+        binaries=binaries,
+        operations=OperationApi(
             database=database,
-            bodies=bodies,
+            writer=writer,
+            dispatcher=dispatcher,
+            preflight=preflight,
+            binaries=binaries,
             clock=clock,
             base_url=base_url,
-            limit_octets=binary_octets,
+            limit_octets=resource_octets,
+            terms=terms,
+        ),
+        bundles=BundleApi(
+            database=database,
+            writer=writer,
+            clock=clock,
+            base_path=BASE_PATH,
+            base_url=base_url,
+            limit_octets=resource_octets,
         ),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
     )
@@ -119,6 +149,8 @@ class _Api:
     terms: Terms
     resources: ResourceApi
     binaries: BinaryApi
+    operations: OperationApi
+    bundles: BundleApi
     searches: SearchApi
 
     def routes(self) -> list[Route]:
@@ -126,7 +158,10 @@ class _Api:
         every, one = f"{BASE_PATH}/{{type}}", f"{BASE_PATH}/{{type}}/{{id}}"
         resources, search = self.resources, self.searches.search
         return [
+            *self.operation_routes(),
             Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
+            Route(BASE_PATH, self.bundle, methods=["POST"]),
+            Route(f"{BASE_PATH}/", self.bundle, methods=["POST"]),
             Route(f"{BASE_PATH}/_history", self.system_history, methods=["GET"]),
             self.route(every, "GET", "search-type", search),
             self.route(f"{every}/_search", "POST", "search-type", search),
@@ -140,6 +175,38 @@ class _Api:
             self.route(f"{one}/_history", "GET", "history-instance", resources.history),
             self.route(f"{one}/_history/{{version}}", "GET", "vread", resources.vread),
         ]
+
+    def operation_routes(self) -> list[Route]:
+        """Return the routes of the operations, and that of their definitions."""
+        definition = f"{BASE_PATH}/OperationDefinition/{{name}}"
+        routes = [Route(definition, self.operation_definition, methods=["GET"])]
+        for operation in OPERATIONS:
+            for kind in [k for k in TYPES.values() if operation in operations_of(k)]:
+                handler = partial(self.operations.call, operation)
+                if operation.on_type:
+                    path = f"{BASE_PATH}/{kind.name}/${operation.name}"
+                    routes.append(self.operation_route(path, operation, kind, handler))
+                if operation.on_instance:
+                    path = f"{BASE_PATH}/{kind.name}/{{id}}/${operation.name}"
+                    routes.append(self.operation_route(path, operation, kind, handler))
+        return routes
+
+    def operation_route(
+        self, path: str, operation: Operation, kind: ResourceType, handler: _Handler
+    ) -> Route:
+        """Return the route of an operation on one type."""
+
+        async def endpoint(request: Request) -> Response:
+            return await handler(request, kind, await caller(request, self.database))
+
+        return Route(path, endpoint, methods=[operation.method])
+
+    async def operation_definition(self, request: Request) -> Response:
+        """Publish the definition of an operation; to anybody."""
+        for operation in OPERATIONS:
+            if operation.name == request.path_params["name"]:
+                return resource_response(operation_definition(operation, self.terms))
+        raise not_found()
 
     def route(self, path: str, method: str, interaction: str, handler: _Handler) -> Route:
         """Return a route that first checks who calls and what the type can do."""
@@ -167,6 +234,10 @@ class _Api:
                 terms=self.terms,
             )
         )
+
+    async def bundle(self, request: Request) -> Response:
+        """Take a batch or a transaction."""
+        return await self.bundles.post(request, await caller(request, self.database))
 
     async def system_history(self, request: Request) -> Response:
         """Show the versions of everything."""

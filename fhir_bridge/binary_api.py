@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 
 import pybase64
 import sqlalchemy as sa
@@ -75,7 +76,11 @@ class BinaryApi:
 
     async def read(self, request: Request, client: Client) -> Response:
         """Serve a Binary, as a FHIR resource where that is asked for."""
-        row = await self._find(request, client)
+        return await self.serve(request, identity_of(request), client)
+
+    async def serve(self, request: Request, identity: UUID, client: Client) -> Response:
+        """Serve the Binary `identity` as `read` does."""
+        row = await self._find(identity, client)
         if _etag(row) in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"etag": _etag(row)})
         if _wants_fhir(request):
@@ -93,15 +98,15 @@ class BinaryApi:
 
     async def delete(self, request: Request, client: Client) -> Response:
         """Delete an upload. One that a message has is kept (fhir.md 2 row 12)."""
-        row = await self._find(request, client)
+        row = await self._find(identity_of(request), client)
         if row.communication_id is not None:
             issue = Issue("business-rule", "A message has this Binary.")
             raise FhirError(Reason.RESOURCE_CONFLICT, [issue])
         await self._database.write(lambda c: remove_binary(c, row.id))
         return Response(status_code=204)
 
-    async def _find(self, request: Request, client: Client) -> BinaryRow:
-        identity, owners = identity_of(request), client.owners | {client.own}
+    async def _find(self, identity: UUID, client: Client) -> BinaryRow:
+        owners = client.owners | {client.own}
         row = await self._database.read(lambda c: find_binary(c, identity, owners))
         if row is None:
             raise not_found()

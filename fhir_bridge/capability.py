@@ -14,6 +14,7 @@ from typing import Final
 
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.inbound import instant
+from fhir_bridge.operation_definitions import operations_of
 from fhir_bridge.registry import COMMON, Kind, ResourceType, SearchParameter
 from fhir_bridge.terms import JSON, Terms
 
@@ -41,7 +42,9 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
                     "description": "A bearer token (RFC 6750) that the administrator issued.",
                 },
                 "resource": [_resource(kind, terms) for kind in TYPES.values()],
-                "interaction": [{"code": "history-system"}],
+                "interaction": [
+                    {"code": code} for code in ("batch", "transaction", "history-system")
+                ],
             }
         ],
     }
@@ -59,6 +62,15 @@ def _resource(kind: ResourceType, terms: Terms) -> JSON:
         "conditionalUpdate": "update" in kind.interactions,
         "conditionalDelete": "not-supported",
     }
+    operations = operations_of(kind)
+    if operations:
+        described["operation"] = [
+            {
+                "name": operation.name,
+                "definition": f"{terms.canonical}/OperationDefinition/{operation.name}",
+            }
+            for operation in operations
+        ]
     if "search-type" in kind.interactions:
         described["searchParam"] = [
             _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *COMMON)

@@ -6,17 +6,19 @@ Protocols (beside `certs.ports.Clock` and `Database`), and a test does so with t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from certs.address import DirectAddress
+from certs.errors import Reason
 
-__all__ = ["Bodies", "Body", "Outbox", "Sink", "Submission"]
+__all__ = ["Bodies", "Body", "Outbox", "Preflight", "Prospect", "Sink", "Submission"]
 
 
 class Body(Protocol):
@@ -108,4 +110,29 @@ class Outbox(Protocol):
 
     async def settled(self, message: UUID, wait_s: float) -> None:
         """Return when every recipient of `message` has been decided on, or after `wait_s`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """Whether a message to `address` could be sent now. `reason` None: it could.
+
+    `binding` is "address-bound" or "domain-bound", `certificate` names it by its
+    hexadecimal SHA-256, and `expires` is the earliest end of what was found.
+    """
+
+    address: DirectAddress
+    reason: Reason | None
+    binding: str | None = None
+    certificate: str | None = None
+    expires: datetime | None = None
+
+
+class Preflight(Protocol):
+    """Says beforehand what sending would find."""
+
+    async def prospects(
+        self, sender: DirectAddress, recipients: Sequence[DirectAddress]
+    ) -> Sequence[Prospect]:
+        """Return the prospect of each recipient in order: certificate found and trusted."""
         ...

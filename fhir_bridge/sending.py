@@ -139,16 +139,25 @@ class Dispatcher:
         message = await self._outbox.submit(submission, record)
         return Sent(ready.id, message, ready.draft.stays)
 
-    async def _ready(
-        self, resource: JSON, lifted: Lifted, client: Client, replaces: Stored | None
-    ) -> _Ready:
+    async def draft(self, resource: JSON, client: Client) -> Draft:
+        """Return what `resource` would send, sending nothing.
+
+        Raises:
+            FhirError: as `send` does, short of what the outbox finds.
+        """
         literals = _literals(resource)
         directory = await self._database.read(lambda c: _directory(c, literals, client))
         draft = draft_of(resource, directory=directory, terms=self._terms)
-        owner = draft.sender.address.key
-        if owner not in client.mailboxes:
+        if draft.sender.address.key not in client.mailboxes:
             issue = Issue("forbidden", "You may not send as this address.", "Communication.sender")
             raise FhirError(Reason.SENDER_NOT_ALLOWED, [issue])
+        return draft
+
+    async def _ready(
+        self, resource: JSON, lifted: Lifted, client: Client, replaces: Stored | None
+    ) -> _Ready:
+        draft = await self.draft(resource, client)
+        owner = draft.sender.address.key
         binaries = await self._binaries(draft, lifted, client)
         ancestry = await self._database.read(
             lambda c: ancestry_of(c, resource, owner=owner, terms=self._terms)

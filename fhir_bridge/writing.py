@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -23,11 +24,13 @@ from certs.ports import Clock, Database
 from fhir_bridge import store
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.clients import Client
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.finding import find
 from fhir_bridge.immutability import require_changeable, require_deletable
 from fhir_bridge.lifting import Lifted, lift
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Outbox
+from fhir_bridge.references import conditional_references, with_references
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.requests import communication_of
 from fhir_bridge.resources import check, require_type
@@ -268,7 +271,28 @@ class Writer:
         require_type(resource, kind.name)
         lifted = await lift(resource, bodies=self._bodies, owner=client.own, now=self._clock())
         await asyncio.to_thread(check, resource)
+        wanted = conditional_references(resource)
+        if wanted:
+            places = await self._database.read(lambda c: self._places(c, wanted, client))
+            resource.update(with_references(resource, places))
         return lifted
+
+    def _places(
+        self, connection: sa.Connection, wanted: set[str], client: Client
+    ) -> dict[str, str]:
+        """Return the one resource that each conditional reference means (fhir.md 2 row 22)."""
+        places = {}
+        for text in wanted:
+            name, _, query = text.partition("?")
+            kind = TYPES.get(name)
+            condition = parse_qsl(query, keep_blank_values=True)
+            search = condition_of(kind, condition) if kind else None
+            found = self._match(connection, search, client) if search else None
+            if found is None:
+                issue = Issue("not-found", "A conditional reference matches nothing.")
+                raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
+            places[text] = f"{name}/{found.id}"
+        return places
 
     async def _present(
         self,

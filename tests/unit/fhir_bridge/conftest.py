@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,14 +18,14 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from certs.address import parse_address
+from certs.address import DirectAddress, parse_address
 from certs.errors import Reason
 from certs.ids import new_id
 from certs.ports import Database
 from fhir_bridge.api import create_app
 from fhir_bridge.clients import add_client
 from fhir_bridge.inbound import Trust, view
-from fhir_bridge.ports import Submission
+from fhir_bridge.ports import Prospect, Submission
 from fhir_bridge.records import RecipientState, delivery_changed, store_received
 from fhir_bridge.terms import Terms
 from gateway.database import SqlDatabase
@@ -131,6 +131,23 @@ class MemoryOutbox:
         return self._bodies.recorded[self.submissions[number].content.key]
 
 
+class MemoryPreflight:
+    """Knows what would become of a recipient; of others nothing is wrong."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, Reason] = {}
+
+    async def prospects(
+        self, sender: DirectAddress, recipients: Sequence[DirectAddress]
+    ) -> Sequence[Prospect]:
+        return [
+            Prospect(address, self.reasons[address.key])
+            if address.key in self.reasons
+            else Prospect(address, None, "domain-bound", "ab" * 32, NOW)
+            for address in recipients
+        ]
+
+
 @dataclass
 class World:
     """One gateway's API and what lies behind it."""
@@ -139,6 +156,7 @@ class World:
     bodies: MemoryBodies
     outbox: MemoryOutbox
     http: httpx.AsyncClient
+    preflight: MemoryPreflight
     tokens: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
 
@@ -188,6 +206,7 @@ async def sqlite_database(empty_database: Path, tmp_path: Path) -> AsyncIterator
 async def world(sqlite_database: Database) -> AsyncIterator[World]:
     bodies = MemoryBodies()
     outbox = MemoryOutbox(sqlite_database, bodies)
+    preflight = MemoryPreflight()
     made: list[World] = []
     app = create_app(
         database=sqlite_database,
@@ -196,13 +215,14 @@ async def world(sqlite_database: Database) -> AsyncIterator[World]:
         clock=lambda: made[0].now,
         base_url=BASE,
         decision_wait_s=0,
+        preflight=preflight,
         resource_octets=2 * 1024 * 1024,
         binary_octets=2 * 1024 * 1024,
     )
     # An exception that no handler turns into an answer is a failure of the test.
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
-        world = World(sqlite_database, bodies, outbox, http)
+        world = World(sqlite_database, bodies, outbox, http, preflight)
         made.append(world)
         http.headers.update(await world.add_client("ehr", ANNA))
         yield world

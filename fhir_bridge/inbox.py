@@ -1,0 +1,141 @@
+"""The inbox: threads by their last message, what of them is unread, marking it read.
+
+Store functions: plain synchronous SQL on the caller's connection; they never commit. Read state
+is the mailbox's, not the message's: Communication.status tells of the transmission.
+
+Standards:
+    fhir.md section 2 rows 14, 17 and 18
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from fhir_bridge.store import Stored, stored_of
+from fhir_bridge.tables import fhir_index, fhir_read, fhir_resource
+
+__all__ = ["Thread", "mark_read", "threads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread's header, its last message, and how many received messages are unread."""
+
+    header: Stored
+    last: Stored
+    unread: int
+
+
+def threads(
+    connection: sa.Connection,
+    mailboxes: Collection[str],
+    *,
+    limit: int,
+    before: datetime | None = None,
+) -> tuple[Thread, ...]:
+    """Return the threads of `mailboxes`, the latest message first; `before` for a next page."""
+    message, part = fhir_resource.alias(), fhir_index.alias()
+    latest = (
+        sa.select(part.c.target, sa.func.max(_sequence(message)).label("latest"))
+        .join(message, message.c.id == part.c.resource_id)
+        .where(
+            part.c.type == "Communication",
+            part.c.name == "part-of",
+            message.c.owner.in_(mailboxes),
+            message.c.deleted.is_(False),
+        )
+        .group_by(part.c.target)
+        .subquery()
+    )
+    statement = (
+        sa.select(fhir_resource, latest.c.latest)
+        .join(latest, latest.c.target == fhir_resource.c.id)
+        .where(fhir_resource.c.owner.in_(mailboxes), fhir_resource.c.deleted.is_(False))
+        .order_by(latest.c.latest.desc(), fhir_resource.c.id)
+        .limit(limit)
+    )
+    if before is not None:
+        microseconds = round(before.timestamp() * 1_000_000)
+        statement = statement.where(latest.c.latest < microseconds)
+    found = []
+    for row in connection.execute(statement):
+        header = stored_of(row)
+        last = _last(connection, header.id)
+        if last is not None:
+            found.append(Thread(header, last, _unread(connection, header.id)))
+    return tuple(found)
+
+
+def mark_read(
+    connection: sa.Connection, stored: Stored, *, read: bool, client: UUID, now: datetime
+) -> int:
+    """Mark a message, or each received message of a thread, and return how many changed."""
+    part = fhir_index.alias()
+    of_thread = sa.select(part.c.resource_id).where(
+        part.c.name == "part-of", part.c.target == stored.id
+    )
+    ids: Sequence[UUID] = [*connection.execute(of_thread).scalars()] or [stored.id]
+    known = set(
+        connection.execute(
+            sa.select(fhir_read.c.communication_id).where(fhir_read.c.communication_id.in_(ids))
+        ).scalars()
+    )
+    if not read:
+        connection.execute(fhir_read.delete().where(fhir_read.c.communication_id.in_(known)))
+        return len(known)
+    new = [identity for identity in ids if identity not in known]
+    if new:
+        row = {"owner": stored.owner, "client_id": client, "read_at": now}
+        connection.execute(fhir_read.insert(), [{"communication_id": i, **row} for i in new])
+    return len(new)
+
+
+def _last(connection: sa.Connection, header: UUID) -> Stored | None:
+    statement = (
+        sa.select(fhir_resource)
+        .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
+        .where(
+            fhir_index.c.name == "part-of",
+            fhir_index.c.target == header,
+            fhir_resource.c.deleted.is_(False),
+        )
+        .order_by(_sequence(fhir_resource).desc(), fhir_resource.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return stored_of(row) if row else None
+
+
+def _unread(connection: sa.Connection, header: UUID) -> int:
+    part, direction = fhir_index.alias(), fhir_index.alias()
+    statement = (
+        sa.select(sa.func.count())
+        .select_from(part)
+        .join(direction, direction.c.resource_id == part.c.resource_id)
+        .outerjoin(fhir_read, fhir_read.c.communication_id == part.c.resource_id)
+        .where(
+            part.c.name == "part-of",
+            part.c.target == header,
+            direction.c.name == "direction",
+            direction.c.value == "inbound",
+            fhir_read.c.communication_id.is_(None),
+        )
+    )
+    return connection.execute(statement).scalar_one()
+
+
+def _sequence(resource: sa.FromClause) -> sa.ColumnElement[int]:
+    """Return when a message came: by arrival, not by what its Date says (fhir.md 3.7)."""
+    moments = fhir_index.alias()
+    arrived = (
+        sa.select(sa.func.max(sa.type_coerce(moments.c.low, sa.BigInteger)))
+        .where(moments.c.resource_id == resource.c.id, moments.c.name.in_(("received", "sent")))
+        .correlate(resource)
+        .scalar_subquery()
+    )
+    return sa.func.coalesce(arrived, sa.type_coerce(resource.c.last_updated, sa.BigInteger))

@@ -1,0 +1,90 @@
+"""The operations that the API offers, and their published definitions.
+
+Pure: a table that the router and the CapabilityStatement read.
+
+Standards:
+    FHIR    R4 operations.html, operationdefinition.html
+    fhir.md section 4.1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from fhir_bridge.registry import ResourceType
+from fhir_bridge.terms import JSON, Terms
+
+__all__ = ["OPERATIONS", "Operation", "operation_definition", "operations_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation. `types` empty is every type; `method` is how it is called."""
+
+    name: str
+    method: str
+    types: tuple[str, ...]
+    on_type: bool
+    on_instance: bool
+    changes: bool
+    description: str
+
+
+OPERATIONS: Final = (
+    Operation(
+        "send-direct", "POST", ("Communication",), True, True, True,
+        "Send a Communication as a Direct message: the one posted, or a stored draft.",
+    ),
+    Operation(
+        "preflight", "POST", ("Communication",), True, False, False,
+        "Say for each recipient whether a certificate is found and trusted; nothing is sent.",
+    ),
+    Operation(
+        "inbox", "GET", ("Communication",), True, False, False,
+        "The threads, latest first, each with its last message and its number of unread ones.",
+    ),
+    Operation(
+        "mark-read", "POST", ("Communication",), False, True, True,
+        "Mark a message, or all of a thread, as read; with read=false as unread.",
+    ),
+    Operation(
+        "resend", "POST", ("Communication",), False, True, True,
+        "Send a message anew to the recipients that it failed to reach.",
+    ),
+    Operation(
+        "raw", "GET", ("Communication",), False, True, False,
+        "The received message as it was decrypted, message/rfc822.",
+    ),
+    Operation(
+        "validate", "POST", (), True, True, False,
+        "Say what is wrong with a resource, storing nothing.",
+    ),
+)  # fmt: skip
+
+
+def operation_definition(operation: Operation, terms: Terms) -> JSON:
+    """Return the published definition of `operation`."""
+    definition: JSON = {
+        "resourceType": "OperationDefinition",
+        "id": operation.name,
+        "url": f"{terms.canonical}/OperationDefinition/{operation.name}",
+        "name": operation.name.title().replace("-", ""),
+        "status": "active",
+        "kind": "operation",
+        "affectsState": operation.changes,
+        "code": operation.name,
+        "description": operation.description,
+        "system": False,
+        "type": operation.on_type,
+        "instance": operation.on_instance,
+        "parameter": [{"name": "return", "use": "out", "min": 0, "max": "1", "type": "Resource"}],
+    }
+    if operation.types:
+        definition["resource"] = list(operation.types)
+    return definition
+
+
+def operations_of(kind: ResourceType) -> list[Operation]:
+    """Return the operations of one type."""
+    return [o for o in OPERATIONS if not o.types or kind.name in o.types]
