@@ -255,8 +255,12 @@ class Worker:
         if left:
             await asyncio.wait(left)
         jobs = [job for job, _ in self._leases.values()]
-        if jobs:
+        if not jobs:
+            return
+        try:
             await self._database.write(lambda c: _hand_back(c, jobs))
+        except DirectError as error:  # their leases will end by themselves
+            _log.error("jobs not handed back", reason=error.reason.code, detail=error.detail)
 
 
 async def _outcome(work: Coroutine[Any, Any, T]) -> T | BaseException:

@@ -160,6 +160,28 @@ async def test_a_cancelled_caller_whose_work_has_not_begun_leaves_nothing(
     assert await sqlite_database.read(names) == ["b"]
 
 
+async def test_a_cancelled_caller_leaves_the_work_committed_whole_on_postgresql(
+    postgresql_server: PostgresqlServer,
+) -> None:
+    begun = asyncio.Event()
+
+    def slow(connection: sa.Connection) -> None:
+        pause("a")(connection)
+        begun.set()
+        connection.exec_driver_sql("SELECT pg_sleep(0.05)")
+        pause("b")(connection)
+
+    url = await postgresql_server.migrated_database()
+    async with SqlDatabase.open(url) as database:
+        writing = asyncio.create_task(database.write(slow))
+        await begun.wait()
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    async with SqlDatabase.open(url) as database:  # closing has waited for the work
+        assert await database.read(names) == ["a", "b"]
+
+
 async def test_closing_commits_what_waits(tmp_path: Path) -> None:
     async with open_sqlite(tmp_path) as database:
         writing = [asyncio.create_task(database.write(pause(n))) for n in "abc"]

@@ -288,6 +288,18 @@ async def test_what_does_not_end_within_the_grace_period_is_cancelled_and_handed
     assert [(job.attempts, job.token) for job in await jobs(database)] == [(0, None)] * 2
 
 
+async def test_a_database_that_fails_does_not_keep_a_worker_from_stopping(
+    sqlite_database: SqlDatabase,
+) -> None:
+    await put(sqlite_database, "a")
+    failing, handler = Failing(sqlite_database), Blocked()
+    async with working(failing, {"a": handler}, grace_s=0.01):
+        await handler.begun.get()
+        failing.failures = 1000
+    [job] = await jobs(sqlite_database)
+    assert job.token is not None  # its lease will end by itself
+
+
 async def test_a_lease_is_renewed_while_its_handler_runs(sqlite_database: SqlDatabase) -> None:
     await put(sqlite_database, "a")
     clock, handler = Clock(), Blocked()
