@@ -19,7 +19,7 @@ from cryptography import x509
 
 from tests.helpers.pki import der
 
-__all__ = ["Entry", "free_port", "knot", "slapd"]
+__all__ = ["SUFFIX", "Entry", "free_port", "knot", "slapd"]
 
 START_S: Final = 15.0
 SUFFIX: Final = "ou=dcdt"
@@ -44,8 +44,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def knot(folder: Path, zones: Mapping[str, str], *, extra: str = "") -> Iterator[tuple[str, int]]:
-    """Run Knot over zone texts by origin; `extra` is more of its configuration."""
+def knot(
+    folder: Path,
+    zones: Mapping[str, str],
+    *,
+    extra: str = "",
+    options: str = "    journal-content: none\n",
+) -> Iterator[tuple[str, int]]:
+    """Run Knot over zone texts by origin.
+
+    `extra` is more of its configuration, `options` what it says of every zone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     for origin, text in zones.items():
@@ -57,7 +66,7 @@ def knot(folder: Path, zones: Mapping[str, str], *, extra: str = "") -> Iterator
         f"database:\n  storage: {folder}\n"
         f"{extra}\n"
         f"template:\n  - id: default\n    storage: {folder}\n"
-        f"    zonefile-sync: -1\n    journal-content: none\n"
+        f"    zonefile-sync: -1\n{options}"
         f"zone:\n{listed}\n"
     )
 
@@ -74,9 +83,11 @@ def knot(folder: Path, zones: Mapping[str, str], *, extra: str = "") -> Iterator
 
 @contextmanager
 def slapd(
-    folder: Path, entries: Sequence[Entry], *, port: int = 0, extra: str = ""
+    folder: Path, entries: Sequence[Entry], *, port: int = 0, extra: str = "", ldif: str = ""
 ) -> Iterator[tuple[str, int]]:
     """Run slapd over the entries, in `ou=dcdt`; `extra` is more of its configuration.
+
+    `ldif` is more entries, loaded after the others.
 
     Its rootDSE lists a second context that answers nobody, as some servers' own ones do.
     """
@@ -94,10 +105,11 @@ def slapd(
         f'database mdb\nsuffix "{SUFFIX}"\nrootdn "cn=admin,{SUFFIX}"\n'
         f"directory {folder}/data\nindex mail eq\naccess to * by * read\n"
     )
-    ldif = folder / "data.ldif"
-    ldif.write_text(_ldif(entries))
-    load = ["/usr/sbin/slapadd", "-q", "-f", str(config), "-b", SUFFIX, "-l", str(ldif)]
-    subprocess.run(load, check=True, capture_output=True, timeout=START_S)
+    for number, text in enumerate(filter(None, (_ldif(entries), ldif))):
+        file = folder / f"data{number}.ldif"
+        file.write_text(text)
+        load = ["/usr/sbin/slapadd", "-q", "-f", str(config), "-b", SUFFIX, "-l", str(file)]
+        subprocess.run(load, check=True, capture_output=True, timeout=START_S)
 
     def answers() -> bool:
         try:
