@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import dns.name
+import dns.rdata
+import pytest
+from dns.rdataclass import IN
+from dns.rdatatype import RdataType
+
+from certs.dns_client import DnsAnswer
+from certs.errors import DirectError, Reason
+from gateway.database import SqlDatabase
+from gateway.mta_sts import Mode, StsPolicy
+from gateway.sts_policies import StsPolicies
+from tests.helpers.pki import NOW
+
+POLICY = b"version: STSv1\nmode: enforce\nmx: mx.b.example\nmax_age: 86400\n"
+ENFORCED = StsPolicy(Mode.ENFORCE, ("mx.b.example",), 86400)
+MINUTES = timedelta(minutes=1)
+
+
+@dataclass
+class World:
+    """DNS, the policy host, and the clock; all may be changed, and count what they are asked."""
+
+    identity: str | None = "1"
+    policy: bytes | None = POLICY
+    now: datetime = NOW
+    dns_works: bool = True
+    asked: int = 0
+    fetched: list[str] = field(default_factory=list)
+
+    async def records(self, name: dns.name.Name, kind: RdataType) -> DnsAnswer:
+        assert name.to_text() == "_mta-sts.b.example."
+        self.asked += 1
+        if not self.dns_works:
+            raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "SERVFAIL")
+        texts = [f'"v=STSv1; " "id={self.identity};"'] if self.identity else []
+        return DnsAnswer(tuple(dns.rdata.from_text(IN, kind, text) for text in texts), 60, "x")
+
+    async def get(self, url: str, *, limit_octets: int, deadline_s: float, redirects: int) -> bytes:
+        # RFC8461 3.3: no redirect is followed.
+        assert redirects == 0
+        self.fetched.append(url)
+        if self.policy is None:
+            raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "404")
+        return self.policy
+
+    def policies(self, database: SqlDatabase | None = None) -> StsPolicies:
+        return StsPolicies(dns=self, http=self, clock=lambda: self.now, database=database)
+
+
+async def ask(policies: StsPolicies) -> StsPolicy | None:
+    return await policies.policy("b.example")
+
+
+async def test_a_policy_is_fetched_once_and_then_remembered() -> None:
+    world = World()
+    policies = world.policies()
+    assert await ask(policies) == ENFORCED
+    assert await ask(policies) == ENFORCED
+    assert world.fetched == ["https://mta-sts.b.example/.well-known/mta-sts.txt"]
+    assert world.asked == 1
+
+
+async def test_a_domain_without_a_policy_is_not_asked_for_each_message() -> None:
+    world = World(identity=None)
+    policies = world.policies()
+    assert await ask(policies) is None
+    assert await ask(policies) is None
+    assert (world.asked, world.fetched) == (1, [])
+
+
+async def test_a_new_id_is_noticed_and_fetched() -> None:
+    world = World()
+    policies = world.policies()
+    await ask(policies)
+    world.identity, world.policy = "2", POLICY.replace(b"enforce", b"testing")
+    assert await ask(policies) == ENFORCED
+    world.now += 11 * MINUTES
+    policy = await ask(policies)
+    assert policy is not None
+    assert policy.mode is Mode.TESTING
+    assert len(world.fetched) == 2
+
+
+async def test_the_same_id_is_not_fetched_again() -> None:
+    world = World()
+    policies = world.policies()
+    await ask(policies)
+    world.now += 11 * MINUTES
+    assert await ask(policies) == ENFORCED
+    assert (world.asked, len(world.fetched)) == (2, 1)
+
+
+@pytest.mark.parametrize("failure", ["policy-host", "bad-policy", "dns", "record-gone"])
+async def test_a_policy_holds_until_it_expires_whatever_fails_meanwhile(failure: str) -> None:
+    world = World()
+    policies = world.policies()
+    await ask(policies)
+    world.identity = None if failure == "record-gone" else "2"
+    world.dns_works = failure != "dns"
+    world.policy = {"policy-host": None, "bad-policy": b"<html>"}.get(failure, POLICY)
+    if failure == "dns":
+        world.policy = None
+    world.now += timedelta(hours=23)
+    assert await ask(policies) == ENFORCED
+    world.now += timedelta(hours=2)
+    assert await ask(policies) is None
+
+
+async def test_a_failed_fetch_is_tried_again_later() -> None:
+    world = World(policy=None)
+    policies = world.policies()
+    assert await ask(policies) is None
+    assert await ask(policies) is None
+    assert len(world.fetched) == 1
+    world.policy = POLICY
+    world.now += 11 * MINUTES
+    assert await ask(policies) == ENFORCED
+
+
+async def test_a_policy_outlasts_a_restart(sqlite_database: SqlDatabase) -> None:
+    world = World()
+    assert await ask(world.policies(sqlite_database)) == ENFORCED
+    world.dns_works, world.policy = False, None
+    assert await ask(world.policies(sqlite_database)) == ENFORCED
+    world.now += timedelta(hours=25)
+    assert await ask(world.policies(sqlite_database)) is None
