@@ -10,10 +10,12 @@ Standards:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from certs.cms import der
 from certs.cms.ber import Element, malformed, octets, walk
@@ -21,6 +23,7 @@ from certs.cms.ber import Element, malformed, octets, walk
 __all__ = ["issuer_and_serial", "key_identifier", "named"]
 
 _VERSION: Final = der.context(0)
+_UNREADABLE: Final = (x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
 _KEY_IDENTIFIER: Final = der.context(0, constructed=False)
 
 
@@ -35,14 +38,17 @@ def issuer_and_serial(certificate: x509.Certificate) -> bytes:
     return der.sequence(issuer.encoded, serial.encoded)
 
 
-def key_identifier(certificate: x509.Certificate) -> bytes:
-    """Return the subject key identifier: the extension's, else the first method of RFC5280."""
-    try:
+def key_identifier(certificate: x509.Certificate) -> bytes | None:
+    """Return the subject key identifier: the extension's, else the first method of RFC5280.
+
+    None where the certificate has neither, since its key is not one that we can read.
+    """
+    with suppress(ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, *_UNREADABLE):
         extensions = certificate.extensions
-        extension = extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    with suppress(ValueError, UnsupportedAlgorithm):
         return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
-    return extension.value.digest
+    return None
 
 
 def named(identifier: Element) -> tuple[bytes | None, bytes | None]:

@@ -11,6 +11,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -180,7 +181,7 @@ class Signer:
         by_serial, by_key = named(self.identifier)
         if by_serial is not None:
             return [c for c in certificates if issuer_and_serial(c) == by_serial]
-        return [c for c in certificates if key_identifier(c) == by_key]
+        return [c for c in certificates if key_identifier(c) == by_key is not None]
 
 
 class SignedData:
@@ -244,10 +245,8 @@ def _certificates(element: Element) -> tuple[x509.Certificate, ...]:
     found: list[x509.Certificate] = []
     for part in children(element.content, limit=CERTIFICATES):
         if part.tag == der.SEQUENCE:
-            try:
+            with suppress(ValueError, x509.InvalidVersion):
                 found.append(x509.load_der_x509_certificate(part.encoded))
-            except ValueError:
-                continue
     return tuple(found)
 
 

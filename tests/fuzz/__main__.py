@@ -1,0 +1,53 @@
+"""Run one target under atheris: `python -m tests.fuzz TARGET FOLDER [libFuzzer options]`.
+
+Starts from the seeds and from tests/fuzz/corpus/TARGET; what is found goes to FOLDER. Each input
+has one second and the process 512 MB, of which atheris itself takes most. `run.sh` runs them all
+and keeps a small corpus.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # only `make fuzz`
+
+from certs.errors import DirectError
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def main() -> None:
+    name, found, *options = sys.argv[1:]
+    with atheris.instrument_imports(include=["certs", "gateway"]):
+        from tests.fuzz.targets import TARGETS
+    target = TARGETS[name]
+
+    def feed(data: bytes) -> None:
+        try:
+            target.feed(data)
+        except DirectError:
+            return
+
+    seeds = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+    for number, seed in enumerate(target.seeds):
+        (seeds / f"seed{number}").write_bytes(seed)
+    (CORPUS / name).mkdir(parents=True, exist_ok=True)
+    atheris.Setup(
+        [
+            sys.argv[0],
+            "-timeout=1",
+            "-rss_limit_mb=512",
+            "-max_len=16384",
+            found,
+            *options,
+            str(CORPUS / name),
+            str(seeds),
+        ],
+        feed,
+    )
+    atheris.Fuzz()
+
+
+main()
