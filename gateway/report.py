@@ -151,9 +151,10 @@ def address_of(value: str | None) -> DirectAddress | None:
     """
     if value is None:
         return None
-    kind, separator, address = value.rpartition(";")
+    kind, separator, rest = value.partition(";")
     if separator and kind.strip().lower() != "rfc822":
         return None
+    address = rest if separator else value
     try:
         return parse_address(address.strip().removeprefix("<").removesuffix(">"))
     except DirectError:
