@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Final
 
 from fhir_bridge.definitions import TYPES
-from fhir_bridge.inbound import instant
 from fhir_bridge.operation_definitions import operations_of
 from fhir_bridge.registry import COMMON, Kind, ResourceType, SearchParameter
 from fhir_bridge.terms import JSON, Terms
+from fhir_bridge.trust import instant
 
 __all__ = ["capability_statement"]
 

@@ -17,9 +17,9 @@ from typing import Final
 
 from certs.address import DirectAddress
 from certs.errors import Reason
-from fhir_bridge.inbound import instant
 from fhir_bridge.outcome import public_text
 from fhir_bridge.terms import JSON, MAILTO, Terms, extension
+from fhir_bridge.trust import instant
 
 __all__ = ["RecipientState", "address_of", "delivery_of", "with_delivery"]
 

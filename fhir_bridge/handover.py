@@ -17,7 +17,6 @@ from uuid import UUID
 from certs.address import DirectAddress
 from fhir_bridge.compose import Ancestry, Attachment, Letter
 from fhir_bridge.delivery import RecipientState, with_delivery
-from fhir_bridge.inbound import instant
 from fhir_bridge.mime import blocks_of, decoder
 from fhir_bridge.outbound import Content, Draft
 from fhir_bridge.payloads import BinaryRow
@@ -30,6 +29,7 @@ from fhir_bridge.terms import (
     message_id_of,
     mid_identifier,
 )
+from fhir_bridge.trust import instant
 
 __all__ = ["letter_of", "octets_of", "stored_form", "with_urls"]
 

@@ -20,6 +20,7 @@ from typing import BinaryIO, Final
 from uuid import UUID, uuid5
 
 from certs.address import DirectAddress
+from fhir_bridge.derived import document_reference, patient_of, provenance
 from fhir_bridge.headers import Mailbox, decode_words, mailboxes, message_ids, parse_date, unfold
 from fhir_bridge.mime import BLOCK_OCTETS, Index, Part, index
 from fhir_bridge.payloads import BinaryRow, Payloads, clean, payloads_of
@@ -32,6 +33,7 @@ from fhir_bridge.terms import (
     mailto_identifier,
     mid_identifier,
 )
+from fhir_bridge.trust import Trust, instant, trust_extension
 
 __all__ = ["InboundView", "Trust", "instant", "view"]
 
@@ -48,20 +50,6 @@ _ROUTINE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
-    """What the gateway found out about the signer. Hashes are hexadecimal SHA-256."""
-
-    status: str  # "trusted"
-    signer: str | None
-    binding: str | None  # "address-bound" or "domain-bound"
-    organization: str | None  # the certificate's O
-    anchor: str | None
-    bundle: str | None
-    algorithms: str | None
-    checked: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class InboundView:
     """The resource and its binaries, ready to store. Message-IDs are with angle brackets."""
 
@@ -72,6 +60,8 @@ class InboundView:
     message_id: str
     thread_id: str
     in_reply_to: str | None
+    documents: tuple[JSON, ...] = ()
+    provenance: JSON | None = None
 
 
 def view(
@@ -124,6 +114,7 @@ def view(
         ]
     if payloads.payload:
         communication["payload"] = list(payloads.payload)
+    documents = _with_documents(communication, payloads, identity, terms)
     return InboundView(
         message=message_uuid,
         mailbox=mailbox,
@@ -132,13 +123,44 @@ def view(
         message_id=message_id,
         thread_id=thread_id,
         in_reply_to=answered[0] if answered else None,
+        documents=documents,
+        provenance=provenance(communication, raw=payloads.raw.id, documents=documents, trust=trust),
     )
 
 
-def instant(moment: datetime) -> str:
-    """Return an aware time as a FHIR instant, with the fraction only where there is one."""
-    spec = "milliseconds" if moment.microsecond else "seconds"
-    return moment.isoformat(timespec=spec).replace("+00:00", "Z")
+def _with_documents(
+    communication: JSON, payloads: Payloads, identity: UUID, terms: Terms
+) -> tuple[JSON, ...]:
+    """Return the DocumentReferences of the documents attached, and link them and their patient.
+
+    Two documents of different patients leave the message without one (fhir.md 3.3).
+    """
+    documents = []
+    patients: list[JSON] = []
+    for found in payloads.documents:
+        patient = patient_of(found.document.patient) if found.document.patient else None
+        if patient is not None and patient not in patients:
+            patients.append(patient)
+        documents.append(
+            document_reference(
+                found.document,
+                found.attachment,
+                communication=identity,
+                path=found.path,
+                patient=patient,
+            )
+        )
+    if documents:
+        communication["about"] = [
+            {"reference": f"DocumentReference/{document['id']}"} for document in documents
+        ]
+    if len(patients) == 1:
+        communication["contained"] = [*communication.get("contained", ()), patients[0]]
+        communication["subject"] = {"reference": "#patient"}
+    elif patients:
+        conflict = {"url": terms.extension("patient-conflict"), "valueBoolean": True}
+        communication["extension"].append(conflict)
+    return tuple(documents)
 
 
 def _message_id(message: BinaryIO, root: Part, mailbox: DirectAddress) -> tuple[str, bool]:
@@ -250,7 +272,7 @@ def _extensions(
             "url": terms.extension("raw-message"),
             "valueReference": {"reference": f"Binary/{payloads.raw.id}"},
         },
-        _trust(trust, terms),
+        trust_extension(trust, terms),
     ]
     for reply_to in mailboxes(root.header("reply-to") or ""):
         url = terms.extension("reply-to")
@@ -269,18 +291,3 @@ def _extensions(
     if found.partial:
         extensions.append({"url": terms.extension("partial"), "valueBoolean": True})
     return extensions
-
-
-def _trust(trust: Trust, terms: Terms) -> JSON:
-    parts: list[tuple[str, JSON]] = [("status", {"valueCode": trust.status})]
-    for name, value in (
-        ("signer", trust.signer),
-        ("binding", trust.binding),
-        ("anchor", trust.anchor),
-        ("bundle", trust.bundle),
-        ("algorithms", trust.algorithms),
-    ):
-        if value:
-            parts.append((name, {"valueString": value}))
-    parts.append(("checked", {"valueInstant": instant(trust.checked)}))
-    return extension(terms.extension("direct-trust"), parts)

@@ -23,7 +23,6 @@ from fhir_bridge.binary_api import BinaryApi
 from fhir_bridge.clients import Client
 from fhir_bridge.delivery import delivery_of
 from fhir_bridge.exchange import body_of, resource_response, stored_response
-from fhir_bridge.inbound import instant
 from fhir_bridge.inbox import Thread, mark_read, threads
 from fhir_bridge.indexing import interval, local_id
 from fhir_bridge.operation_definitions import Operation
@@ -36,6 +35,7 @@ from fhir_bridge.search import read_count
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.store import Stored, read
 from fhir_bridge.terms import JSON, Terms, extension_value
+from fhir_bridge.trust import instant
 from fhir_bridge.writing import Writer
 
 __all__ = ["OperationApi"]

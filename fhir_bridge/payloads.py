@@ -20,12 +20,22 @@ from uuid import UUID, uuid5
 
 import pybase64
 
+from fhir_bridge.ccda import Document, read_document
 from fhir_bridge.headers import decode_charset, parameters, parse_date
 from fhir_bridge.html_text import text_of_html
 from fhir_bridge.mime import Index, Part, decoded
 from fhir_bridge.terms import JSON, Terms, extension
 
-__all__ = ["BinaryRow", "Measure", "Measured", "Payloads", "clean", "measure", "payloads_of"]
+__all__ = [
+    "Attached",
+    "BinaryRow",
+    "Measure",
+    "Measured",
+    "Payloads",
+    "clean",
+    "measure",
+    "payloads_of",
+]
 
 # FHIR: "strings SHALL NOT exceed 1,048,576 (1024*1024) characters in size".
 STRING_CHARACTERS_MAX: Final = 1024 * 1024
@@ -65,6 +75,16 @@ class Payloads:
     payload: tuple[JSON, ...]
     binaries: tuple[BinaryRow, ...]
     raw: BinaryRow
+    documents: tuple[Attached, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A clinical document that the part `path` holds, and its attachment."""
+
+    path: str
+    document: Document
+    attachment: JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +138,12 @@ def payloads_of(
         reader.take(part, role)
     reader.derive_text()
     raw = reader.raw()
-    return Payloads(tuple(reader.texts + reader.others), (*reader.binaries, raw), raw)
+    return Payloads(
+        payload=tuple(reader.texts + reader.others),
+        binaries=(*reader.binaries, raw),
+        raw=raw,
+        documents=tuple(reader.documents),
+    )
 
 
 def _roles(root: Part) -> Iterator[tuple[Part, str]]:
@@ -162,6 +187,7 @@ class _Reader:
         self.texts: list[JSON] = []
         self.others: list[JSON] = []
         self.binaries: list[BinaryRow] = []
+        self.documents: list[Attached] = []
         self.html: Part | None = None
         self.body_path: str | None = None
 
@@ -242,6 +268,10 @@ class _Reader:
         options = parameters(part.header("content-disposition") or "")[1]
         if created := parse_date(options.get("creation-date", "")):
             attachment["creation"] = created.isoformat(timespec="seconds")
+        if part.content_type.endswith("xml") or (title or "").lower().endswith(".xml"):
+            document = read_document(decoded(self.message, part))
+            if document is not None:
+                self.documents.append(Attached(part.path, document, attachment))
         return {
             "extension": [self.mime_part(part, role, row.sha256)],
             "contentAttachment": attachment,

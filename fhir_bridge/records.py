@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.delivery import RecipientState, with_delivery
+from fhir_bridge.derived import delivery_tasks
 from fhir_bridge.inbound import InboundView, Trust, view
 from fhir_bridge.indexing import local_id
 from fhir_bridge.requests import outcome_of
@@ -29,6 +30,7 @@ __all__ = [
     "Trust",
     "delivery_changed",
     "store_received",
+    "store_tasks",
     "view",
 ]
 
@@ -73,6 +75,16 @@ def store_received(
         message=received.message,
     )
     add_binaries(connection, received.binaries, now)
+    for resource in (*received.documents, received.provenance):
+        if resource is not None:
+            insert(
+                connection,
+                resource,
+                identity=UUID(resource["id"]),
+                owner=owner,
+                now=now,
+                terms=terms,
+            )
     return identity
 
 
@@ -96,8 +108,24 @@ def delivery_changed(
     after = with_delivery(before, states, terms=terms)
     if after != before:
         replace(connection, stored, after, now=now, terms=terms)
+        store_tasks(connection, after, owner=stored.owner, now=now, terms=terms)
         _tell_requests(connection, after, stored.owner, now, terms)
     return True
+
+
+def store_tasks(
+    connection: sa.Connection, communication: JSON, *, owner: str, now: datetime, terms: Terms
+) -> None:
+    """Make or update the Task of each recipient of a sent Communication (fhir.md 3.5)."""
+    for identity, task in delivery_tasks(communication, terms=terms).items():
+        stored = read(connection, "Task", identity, [owner])
+        if stored is None:
+            insert(connection, task, identity=identity, owner=owner, now=now, terms=terms)
+            continue
+        before = stored.resource()
+        after = {**before, **task}  # what a person added, such as an owner or a note, stays
+        if not stored.deleted and after != before:
+            replace(connection, stored, after, now=now, terms=terms)
 
 
 def _tell_requests(

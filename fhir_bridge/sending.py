@@ -34,6 +34,7 @@ from fhir_bridge.outbound import Content, Draft, contact_references, draft_of
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
+from fhir_bridge.records import store_tasks
 from fhir_bridge.store import Stored, insert, read, replace
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.threads import ancestry_of, find_message, in_thread
@@ -245,6 +246,8 @@ class Dispatcher:
             now=now,
             terms=terms,
         )
+        described = {**threaded, "id": str(ready.id)}
+        store_tasks(connection, described, owner=owner, now=now, terms=terms)
         if ready.replaces is None:
             insert(
                 connection,

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from fhir.resources.R4B import get_fhir_model_class
+
+from certs.errors import Reason
+from fhir_bridge.ccda import read_document
+from fhir_bridge.terms import extension_value
+from tests.unit.fhir_bridge.conftest import BEN, TERMS, World, communication
+from tests.unit.fhir_bridge.test_communication_api import CARA, to
+
+HEADER = """<?xml version="1.0" encoding="UTF-8"?>
+<ClinicalDocument xmlns="urn:hl7-org:v3">
+<id root="2.16.840.1.113883.19.5" extension="doc-1"/>
+<code code="34133-9" codeSystem="2.16.840.1.113883.6.1" displayName="Summarization of episode"/>
+<title>Continuity of Care  Document</title>
+<effectiveTime value="20260102093000-0500"/>
+<confidentialityCode code="N" codeSystem="2.16.840.1.113883.5.25"/>
+<recordTarget><patientRole>
+<id extension="444222222" root="2.16.840.1.113883.4.1"/>
+<patient><name><given>Caroline</given><family>{family}</family></name>
+<administrativeGenderCode code="F" codeSystem="2.16.840.1.113883.5.1"/>
+<birthTime value="19700501"/></patient></patientRole></recordTarget>
+"""
+BODY = "<component><structuredBody>&#x41;</structuredBody></component></ClinicalDocument>"
+
+
+def ccda(family: str = "Helberg") -> bytes:
+    return (HEADER.format(family=family) + BODY).encode()
+
+
+def mail(*documents: bytes) -> bytes:
+    parts = b"".join(
+        b"--b\r\nContent-Type: text/xml\r\nContent-Transfer-Encoding: base64\r\n"
+        b"Content-Disposition: attachment; filename=ccd.xml\r\n\r\n"
+        + base64.b64encode(document)
+        + b"\r\n"
+        for document in documents
+    )
+    return (
+        b"From: ben@direct.lakeview.example\r\nTo: anna@direct.hillside.example\r\n"
+        b"Message-ID: <1@x.example>\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+        b"--b\r\n\r\ntext\r\n" + parts + b"--b--\r\n"
+    )
+
+
+async def found(world: World, query: str) -> list[Any]:
+    entries = (await world.http.get(f"/{query}")).json().get("entry", [])
+    for entry in entries:
+        kind = entry["resource"]["resourceType"]
+        get_fhir_model_class(kind).model_validate(entry["resource"])
+    return [entry["resource"] for entry in entries]
+
+
+async def test_a_clinical_document_is_described_and_its_patient_is_the_subject(
+    world: World,
+) -> None:
+    identity = await world.receive(mail(ccda()))
+    message = (await world.http.get(f"/Communication/{identity}")).json()
+    get_fhir_model_class("Communication").model_validate(message)
+    patient = next(r for r in message["contained"] if r["id"] == "patient")
+    assert (patient["name"], patient["birthDate"], patient["gender"]) == (
+        [{"family": "Helberg", "given": ["Caroline"]}],
+        "1970-05-01",
+        "female",
+    )
+    assert message["subject"] == {"reference": "#patient"}
+    [document] = await found(world, f"DocumentReference?related=Communication/{identity}")
+    assert message["about"] == [{"reference": f"DocumentReference/{document['id']}"}]
+    assert document["date"] == "2026-01-02T09:30:00-05:00"
+    assert document["description"] == "Continuity of Care Document"
+    assert document["type"]["coding"][0]["system"] == "http://loinc.org"
+    assert document["masterIdentifier"]["value"] == "doc-1"
+    attachment = document["content"][0]["attachment"]
+    assert attachment == message["payload"][1]["contentAttachment"]
+    assert (await world.http.get(attachment["url"])).content == ccda()
+
+
+async def test_documents_of_two_patients_leave_the_message_without_one(world: World) -> None:
+    identity = await world.receive(mail(ccda(), ccda("Other")))
+    message = (await world.http.get(f"/Communication/{identity}")).json()
+    assert "subject" not in message
+    assert extension_value(message, TERMS.extension("patient-conflict")) is True
+    assert len(await found(world, "DocumentReference")) == 2
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"not xml", id="not-xml"),
+        pytest.param(b"<a/>", id="other-root"),
+        pytest.param(b"<ClinicalDocument/>", id="no-namespace"),
+        pytest.param(ccda().replace(b"<title>", b"<title"), id="not-well-formed"),
+        pytest.param(
+            ccda().replace(b"<Clin", b'<!DOCTYPE x [<!ENTITY a "b">]><Clin'),
+            id="doctype",
+        ),
+        pytest.param(ccda().replace(b"<title>", b"<title>" + b"x" * 2_000_000), id="endless"),
+    ],
+)
+async def test_what_is_no_clinical_document_is_an_attachment_only(
+    world: World, document: bytes
+) -> None:
+    assert read_document([document]) is None
+    await world.receive(mail(document))
+    assert await found(world, "DocumentReference") == []
+
+
+def test_a_document_without_a_body_is_read_to_its_end() -> None:
+    document = read_document([(HEADER.format(family="x") + "</ClinicalDocument>").encode()])
+    assert document is not None
+    assert document.patient is not None
+
+
+def test_a_bare_document_has_nothing_to_say() -> None:
+    document = read_document([b'<ClinicalDocument xmlns="urn:hl7-org:v3"/>'])
+    assert document is not None
+    assert (document.identifier, document.code, document.patient) == (None, None, None)
+
+
+async def test_the_trust_in_a_message_is_on_record(world: World) -> None:
+    identity = await world.receive(mail(ccda()))
+    [evidence] = await found(world, f"Provenance?target=Communication/{identity}")
+    assert evidence["agent"][0]["who"]["identifier"]["value"] == f"mailto:{BEN}"
+    raw = await world.http.get(evidence["entity"][0]["what"]["reference"])
+    assert raw.content == mail(ccda())
+    put = await world.http.put(f"/Provenance/{evidence['id']}", json=evidence)
+    assert put.status_code == 405
+
+
+async def test_each_recipient_has_a_task(world: World) -> None:
+    world.outbox.codes = {BEN: ("relayed", None), CARA: ("refused", Reason.NOT_TRUSTED)}
+    posted = communication(recipient=[to(BEN), to(CARA)])
+    sent = (await world.http.post("/Communication", json=posted)).json()
+    query = f"Task?focus=Communication/{sent['id']}"
+    tasks = {
+        t["restriction"]["recipient"][0]["identifier"]["value"]: t
+        for t in await found(world, query)
+    }
+    assert tasks[f"mailto:{BEN}"]["status"] == "in-progress"
+    assert tasks[f"mailto:{CARA}"]["status"] == "failed"
+    assert tasks[f"mailto:{CARA}"]["statusReason"]["coding"][0]["code"] == "not-trusted"
+    mine = tasks[f"mailto:{BEN}"]
+    assigned = {**mine, "owner": {"display": "Zoe"}}
+    await world.http.put(f"/Task/{mine['id']}", json=assigned)
+    world.outbox.codes = {BEN: ("dispatched", None)}
+    await world.outbox.settled(world.outbox.ids[0], 0)
+    task = (await world.http.get(f"/Task/{mine['id']}")).json()
+    assert (task["status"], task["owner"]) == ("completed", {"display": "Zoe"})
