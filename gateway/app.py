@@ -47,6 +47,7 @@ from gateway.smtp_in import Limits, Listener
 from gateway.smtp_out import SmtpSender
 from gateway.sole import sole_process
 from gateway.spool import SpoolBodies
+from gateway.sts_policies import StsPolicies
 from gateway.tls import server_context
 from gateway.tls_policies import PublishedPolicies
 from gateway.transmission import Transmission
@@ -95,7 +96,7 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             if config.discovery.cache
             else live
         )
-        sender = _sender(stack, config, DnsClient(resolver=resolver))
+        sender = _sender(stack, config, database, DnsClient(resolver=resolver))
         transmission = Transmission(
             database=database,
             bodies=bodies,
@@ -157,15 +158,18 @@ def _resolver(config: Config) -> tuple[str, int] | None:
     return (resolver.host, resolver.port) if resolver else None
 
 
-def _sender(stack: AsyncExitStack, config: Config, dns: DnsClient) -> SmtpSender:
+def _sender(
+    stack: AsyncExitStack, config: Config, database: SqlDatabase, dns: DnsClient
+) -> SmtpSender:
     """Return what delivers to other HISPs."""
     http = HttpClient(resolver=dns)
     stack.push_async_callback(http.aclose)
+    sts = StsPolicies(dns=dns, http=http, clock=utc_now, database=database)
     sender = SmtpSender(
         hostname=config.gateway.hostname,
         routes={name: (to.host, to.port) for name, to in config.routes.items()},
         resolver=MxResolver(dns=dns),
-        policies=PublishedPolicies(configured=config.tls, dns=dns, http=http, clock=utc_now),
+        policies=PublishedPolicies(configured=config.tls, sts=sts),
     )
     stack.push_async_callback(sender.close)
     return sender
