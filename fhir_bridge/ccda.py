@@ -20,6 +20,7 @@ __all__ = ["Code", "Document", "Patient", "read_document"]
 
 HEADER_OCTETS_MAX: Final = 1024 * 1024
 TEXT_CHARACTERS_MAX: Final = 1000
+_FIRST_ONLY: Final = frozenset({"recordTarget", "name"})
 _NAMESPACE: Final = "urn:hl7-org:v3"
 _TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(?:(\d\d)(\d\d)(\d\d)?(?:\.\d+)?)?([+-]\d{4})?")
 
@@ -95,6 +96,7 @@ class _Reader:
         self._parser.StartDoctypeDeclHandler = self._doctype
         self._path: list[str] = []
         self._found = _Found()
+        self._counts: dict[str, int] = {}
         self.is_document = False
 
     def feed(self, block: bytes) -> None:
@@ -106,6 +108,11 @@ class _Reader:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         namespace, _, local = name.rpartition(" ")
         self._path.append(local)
+        if local in _FIRST_ONLY:
+            path = "/".join(self._path)
+            self._counts[path] = self._counts.get(path, 0) + 1
+            if self._counts[path] > 1:
+                self._path[-1] = f"{local}#"  # a former name, a second patient: read over
         if len(self._path) == 1:
             if (namespace, local) != (_NAMESPACE, "ClinicalDocument"):
                 raise expat.ExpatError("not a ClinicalDocument")
@@ -116,14 +123,15 @@ class _Reader:
         if path == "recordTarget/patientRole/id" and attributes.get("root"):
             self._found.patient_ids.append((attributes["root"], attributes.get("extension", "")))
         self._found.attributes.setdefault(path, attributes)
+        self._found.texts.setdefault(path, []).append("")
 
     def _end(self, name: str) -> None:
         self._path.pop()
 
     def _text(self, text: str) -> None:
-        kept = self._found.texts.setdefault("/".join(self._path[1:]), [])
-        if sum(map(len, kept)) < TEXT_CHARACTERS_MAX:
-            kept.append(text)
+        kept = self._found.texts["/".join(self._path[1:])]
+        if len(kept[-1]) < TEXT_CHARACTERS_MAX:
+            kept[-1] += text[:TEXT_CHARACTERS_MAX]
 
     def document(self) -> Document:
         root = self._found.attributes.get("id", {})
@@ -143,7 +151,7 @@ class _Reader:
         patient = Patient(
             identifiers=tuple(self._found.patient_ids[:10]),
             family=self._words(f"{base}/name/family"),
-            given=tuple(filter(None, [self._words(f"{base}/name/given")])),
+            given=self._each(f"{base}/name/given"),
             birth=_date(self._value(f"{base}/birthTime")),
             gender={"M": "male", "F": "female", "UN": "other"}.get(gender.code) if gender else None,
         )
@@ -159,7 +167,11 @@ class _Reader:
         return self._found.attributes.get(path, {}).get("value", "")
 
     def _words(self, path: str) -> str | None:
-        return " ".join("".join(self._found.texts.get(path, ())).split()) or None
+        return next(iter(self._each(path)), None)
+
+    def _each(self, path: str) -> tuple[str, ...]:
+        texts = (" ".join(text.split()) for text in self._found.texts.get(path, ()))
+        return tuple(filter(None, texts))
 
 
 def _instant(value: str) -> str | None:

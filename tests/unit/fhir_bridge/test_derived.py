@@ -21,7 +21,8 @@ HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <confidentialityCode code="N" codeSystem="2.16.840.1.113883.5.25"/>
 <recordTarget><patientRole>
 <id extension="444222222" root="2.16.840.1.113883.4.1"/>
-<patient><name><given>Caroline</given><family>{family}</family></name>
+<patient><name><given>Caroline</given><given>B.</given><family>{family}</family></name>
+<name use="OLD"><given>Kathy</given><family>Former</family></name>
 <administrativeGenderCode code="F" codeSystem="2.16.840.1.113883.5.1"/>
 <birthTime value="19700501"/></patient></patientRole></recordTarget>
 """
@@ -63,7 +64,7 @@ async def test_a_clinical_document_is_described_and_its_patient_is_the_subject(
     get_fhir_model_class("Communication").model_validate(message)
     patient = next(r for r in message["contained"] if r["id"] == "patient")
     assert (patient["name"], patient["birthDate"], patient["gender"]) == (
-        [{"family": "Helberg", "given": ["Caroline"]}],
+        [{"family": "Helberg", "given": ["Caroline", "B."]}],
         "1970-05-01",
         "female",
     )
