@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from certs.cache import CachingDirectory
-from certs.directory import LiveDirectory, open_directory
+from certs.directory import open_directory
 from certs.dns_client import DnsClient
 from certs.errors import DirectError
 from certs.http_client import HttpClient
@@ -39,7 +39,8 @@ from gateway.inbox import Inbox
 from gateway.mx import MxResolver
 from gateway.notices import Notices
 from gateway.pipeline import Pipeline
-from gateway.ports import Reception, Role
+from gateway.ports import Directory, Reception, Role
+from gateway.preflight import Preflight
 from gateway.retention import Retention, forget
 from gateway.sealer import Sealer
 from gateway.smtp_auth import Credentials
@@ -96,6 +97,12 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             if config.discovery.cache
             else live
         )
+        trust = Trust(
+            database=database,
+            completion=directory,
+            policy=_policy(config),
+            cache=VerdictCache(),
+        )
         sender = _sender(stack, config, database, DnsClient(resolver=resolver))
         transmission = Transmission(
             database=database,
@@ -108,7 +115,7 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         worker = Worker(
             database=database,
             handlers={
-                **_agent(stack, config, database, bodies, directory),
+                **_agent(stack, config, database, bodies, directory, trust),
                 "deliver": transmission.deliver,
             },
             clock=utc_now,
@@ -125,7 +132,14 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         yield Listening(
             backbone=await _listen(stack, config, config.backbone, Role.BACKBONE, reception),
             edge=await _listen(stack, config, config.edge, Role.EDGE, reception),
-            fhir=await _serve_fhir(stack, config, database, bodies, outbox),
+            fhir=await _serve_fhir(
+                stack,
+                config,
+                database,
+                bodies,
+                outbox,
+                Preflight(directory=directory, trust=trust, clock=utc_now),
+            ),
             database=database,
         )
 
@@ -207,7 +221,8 @@ def _agent(
     config: Config,
     database: SqlDatabase,
     bodies: SpoolBodies,
-    directory: LiveDirectory | CachingDirectory,
+    directory: Directory,
+    trust: Trust,
 ) -> dict[str, Handler]:
     """Return the handlers of the jobs that judge, secure and hand over messages."""
     hostname = config.gateway.hostname
@@ -222,7 +237,7 @@ def _agent(
         bodies=bodies,
         directory=directory,
         keys=StoredKeys(database=database, kek=read_kek(config.gateway.data / "kek")),
-        trust=Trust(database=database, completion=directory, policy=policy, cache=VerdictCache()),
+        trust=trust,
         sealer=Sealer(bodies=bodies, hostname=hostname),
         inbox=inbox,
         notices=notices,
@@ -271,6 +286,7 @@ async def _serve_fhir(
     database: SqlDatabase,
     bodies: SpoolBodies,
     outbox: FhirOutbox,
+    preflight: Preflight,
 ) -> tuple[str, int] | None:
     fhir = config.fhir
     if fhir.listen is None:
@@ -282,6 +298,7 @@ async def _serve_fhir(
         database=database,
         bodies=FhirBodies(bodies=bodies, clock=utc_now),
         outbox=outbox,
+        preflight=preflight,
         clock=utc_now,
         base_url=fhir.base_url.rstrip("/") or f"{scheme}://{bound[0]}:{bound[1]}/fhir/R4",
         decision_wait_s=fhir.decision_wait_s,
