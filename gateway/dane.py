@@ -17,8 +17,6 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from certs.errors import DirectError, Reason
-
 __all__ = ["Tlsa", "satisfied"]
 
 _DANE_EE: Final = 3
@@ -50,10 +48,8 @@ class Tlsa:
 def satisfied(records: Iterable[Tlsa], certificate: bytes) -> bool:
     """Say whether the server's own certificate, in DER, is one that a record names.
 
-    RFC7671 5.1: with DANE-EE neither its names nor its dates count.
-
-    Raises:
-        DirectError: CERTIFICATE_UNFIT; it is no certificate.
+    RFC7671 5.1: with DANE-EE neither its names nor its dates count. What does not parse, or is
+    empty, satisfies nothing.
     """
     return any(_selected(record, certificate) == record.data for record in records)
 
@@ -68,5 +64,5 @@ def _public_key(certificate: bytes) -> bytes:
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
     except ValueError:
-        raise DirectError(Reason.CERTIFICATE_UNFIT, "not a certificate") from None
+        return b""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -254,8 +254,9 @@ class SmtpClient:
             response = await self._stream(message, size)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise _broken(error) from error
+        reply = _heard(response.code, response.message)
         self.in_doubt = self._dirty = False
-        return _heard(response.code, response.message)
+        return reply
 
     async def _stream(self, message: BinaryIO, size: int) -> aiosmtplib.SMTPResponse:
         """Write the content as it is but for dots, at the pace the server takes it."""

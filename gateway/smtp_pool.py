@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from certs.errors import DirectError
 from gateway.dane import satisfied
 from gateway.smtp_auth import Credentials
 from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
@@ -53,21 +51,32 @@ class UnreachableError(Exception):
 class Connections:
     """Makes connections and keeps those that are given back."""
 
-    def __init__(self, *, hostname: str, timeouts: Timeouts, anchors: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        timeouts: Timeouts,
+        anchors: Path | None = None,
+        idle_s: float = IDLE_S,
+    ) -> None:
         self._hostname = hostname
         self._timeouts = timeouts
         self._unverified = unverified_context()
         self._verifying = verifying_context(anchors)
-        self._kept: defaultdict[Target, list[SmtpClient]] = defaultdict(list)
+        self._idle_s = idle_s
+        # Those that wait for their next message, each with what will end its waiting.
+        self._kept: dict[Target, dict[SmtpClient, asyncio.TimerHandle]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     def kept(self, target: Target) -> SmtpClient | None:
         """Return a connection that served before; the server may have tired of it."""
-        clients = self._kept[target]
-        while clients:
-            client = clients.pop()
+        waiting = self._kept.get(target, {})
+        while waiting:
+            client, timer = waiting.popitem()
+            timer.cancel()
             if client.alive:
                 return client
+        self._kept.pop(target, None)
         return None
 
     async def new(self, target: Target) -> SmtpClient:
@@ -88,18 +97,17 @@ class Connections:
 
     def keep(self, target: Target, client: SmtpClient) -> None:
         """Take a connection back for the next message to `target`."""
-        clients = self._kept[target]
-        if len(clients) == IDLE_CONNECTIONS:
-            self._leave(clients.pop(0))
-        clients.append(client)
-        asyncio.get_running_loop().call_later(IDLE_S, self._expire, target, client)
+        waiting = self._kept.setdefault(target, {})
+        if len(waiting) == IDLE_CONNECTIONS:
+            self._retire(target, next(iter(waiting)))
+        loop = asyncio.get_running_loop()
+        waiting[client] = loop.call_later(self._idle_s, self._retire, target, client)
 
     async def close(self) -> None:
         """Say QUIT on every connection that is kept."""
-        for clients in self._kept.values():
-            for client in clients:
-                self._leave(client)
-        self._kept.clear()
+        for target, waiting in self._kept.items():
+            for client in list(waiting):
+                self._retire(target, client)
         if self._leaving:
             await asyncio.wait(self._leaving)
 
@@ -139,11 +147,9 @@ class Connections:
             return await self._connect(target)
         return client
 
-    def _expire(self, target: Target, client: SmtpClient) -> None:
-        clients = self._kept.get(target, [])
-        if client in clients:
-            clients.remove(client)
-            self._leave(client)
+    def _retire(self, target: Target, client: SmtpClient) -> None:
+        self._kept[target].pop(client).cancel()
+        self._leave(client)
 
     def _leave(self, client: SmtpClient) -> None:
         task = asyncio.get_running_loop().create_task(client.quit())
@@ -163,10 +169,7 @@ async def _log_in(client: SmtpClient, login: Credentials) -> None:
 
 
 def _match_tlsa(target: Target, client: SmtpClient) -> None:
-    try:
-        client.verified = satisfied(target.policy.tlsa, client.peer_certificate)
-    except DirectError as error:
-        raise UnreachableError(error.detail) from error
+    client.verified = satisfied(target.policy.tlsa, client.peer_certificate)
     if not client.verified:
         raise UnreachableError("no TLSA record matches its certificate")
 

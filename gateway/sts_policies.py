@@ -84,7 +84,7 @@ class StsPolicies:
         if now >= known.checked_at + RECHECK:
             # RFC8461 5.1: what was fetched holds until it expires, whatever fails meanwhile.
             known = replace(await self._checked(domain, known, now), checked_at=now)
-        if len(self._known) >= DOMAINS:
+        if domain not in self._known and len(self._known) >= DOMAINS:
             del self._known[next(iter(self._known))]
         self._known[domain] = known
         return known.holds(now)

@@ -34,7 +34,7 @@ class ScriptedServer:
     """`replies` is by verb ("CONNECT", "EHLO", ..., "." for the end of data) or by whole command.
 
     A reply of HANG_UP closes the connection, one of SILENCE waits for the client to go. A reply to
-    "CONTENT" is said in the midst of it.
+    "CONTENT" is said in the midst of it. `left` is set when somebody says QUIT.
     """
 
     replies: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class ScriptedServer:
     messages: list[bytes] = field(default_factory=list)
     connections: int = 0
     address: tuple[str, int] = ("", 0)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Talk to one client."""
@@ -73,6 +74,7 @@ class ScriptedServer:
                 self.messages.append(data)
                 goes_on = await self._say(reader, writer, ".", ".")
             if verb == "QUIT":
+                self.left.set()
                 return
 
     def _reply(self, command: str, verb: str) -> str:

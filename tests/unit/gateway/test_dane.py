@@ -5,7 +5,6 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from certs.errors import DirectError
 from gateway.dane import Tlsa, satisfied
 from tests.helpers.tls import server_certificate
 
@@ -54,6 +53,7 @@ def test_unusable(usage: int, selector: int, matching: int, data: bytes) -> None
     assert not Tlsa(usage, selector, matching, data).usable
 
 
-def test_what_is_no_certificate() -> None:
-    with pytest.raises(DirectError):
-        satisfied([Tlsa(3, 1, 1, bytes(32))], b"")
+def test_what_is_no_certificate_satisfies_nothing() -> None:
+    records = [Tlsa(3, 1, 0, bytes(1)), Tlsa(3, 1, 1, bytes(32)), Tlsa(3, 0, 1, bytes(32))]
+    assert not satisfied(records, b"")
+    assert not satisfied(records, b"nonsense")

@@ -40,6 +40,8 @@ class Validator(asyncio.DatagramProtocol):
         question = query.question[0]
         key = f"{question.name} {question.rdtype.name}"
         answer = dns.message.make_response(query, recursion_available=True)
+        if key not in self._records and not self._records:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
         if key in self._bogus:
             answer.set_rcode(dns.rcode.SERVFAIL)
         elif key not in self._insecure:
@@ -94,3 +96,8 @@ def test_a_resolver_elsewhere_is_not_believed() -> None:
     with pytest.raises(DirectError) as caught:
         DaneClient(resolver=("192.0.2.53", 53))
     assert caught.value.reason is Reason.CONFIGURATION_INVALID
+
+
+async def test_a_domain_that_does_not_exist_has_no_records() -> None:
+    async with resolving() as client:
+        assert list(await client.associations("b.example", "mx.b.example", 25)) == []

@@ -1,7 +1,8 @@
-"""The sender under each TLS policy: what goes out, what does not, and what is recorded."""
+"""Connections under each TLS policy, and those that are kept for the next message."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ from certs.address import parse_address
 from certs.errors import DirectError, Reason
 from gateway.dane import Tlsa
 from gateway.ports import Delivery
+from gateway.smtp_auth import Credentials
 from gateway.smtp_client import Timeouts
 from gateway.smtp_out import SmtpSender
+from gateway.smtp_pool import IDLE_CONNECTIONS, Connections, Target, UnreachableError
 from gateway.tls_policy import OPPORTUNISTIC, Demand, Source, TlsPolicy
 from tests.helpers.listeners import HOST, listening
 from tests.helpers.memory_reception import MemoryReception
-from tests.helpers.scripted_smtp import ScriptedServer, serving
-from tests.helpers.tls import server_certificate
+from tests.helpers.scripted_smtp import HANG_UP, ScriptedServer, serving
+from tests.helpers.tls import server_certificate, server_context
 
 QUICK = Timeouts(connect_s=2, handshake_s=2, command_s=2, data_s=2, block_s=2, end_s=2, quit_s=1)
 CONTENT = b"Subject: x\r\n\r\nx\r\n"
@@ -221,3 +224,96 @@ async def test_a_connection_to_anybody_is_not_used_where_a_certificate_is_demand
         assert status_of(await send(sender)) == "2.0.0"
         await sender.close()
     assert len(reception.accepted) == 2
+
+
+# --- connections that are kept ------------------------------------------------------------------
+
+
+def target_of(server: ScriptedServer) -> Target:
+    return Target("b", *server.address, CLEAR)
+
+
+def connections(idle_s: float = 15) -> Connections:
+    return Connections(hostname="mx.a.example", timeouts=QUICK, idle_s=idle_s)
+
+
+async def test_a_connection_is_kept_for_its_target_and_then_let_go() -> None:
+    server = ScriptedServer()
+    async with serving(server):
+        pool, target = connections(idle_s=0.05), target_of(server)
+        client = await pool.new(target)
+        assert pool.kept(target) is None
+        pool.keep(target, client)
+        assert pool.kept(target) is client
+        pool.keep(target, client)
+        await asyncio.wait_for(server.left.wait(), 10)
+        assert pool.kept(target) is None
+        await pool.close()
+    assert server.commands == ["EHLO mx.a.example", "QUIT"]
+
+
+async def test_a_connection_that_is_used_is_not_let_go() -> None:
+    server = ScriptedServer()
+    async with serving(server):
+        pool, target = connections(idle_s=0.05), target_of(server)
+        client = await pool.new(target)
+        pool.keep(target, client)
+        assert pool.kept(target) is client
+        await asyncio.sleep(0.1)
+        assert client.alive
+        pool.keep(target, client)
+        await pool.close()
+        assert not client.alive
+
+
+async def test_only_some_connections_to_one_target_are_kept() -> None:
+    server = ScriptedServer()
+    async with serving(server):
+        pool, target = connections(), target_of(server)
+        clients = [await pool.new(target) for _ in range(IDLE_CONNECTIONS + 2)]
+        for client in clients:
+            pool.keep(target, client)
+        await asyncio.wait_for(server.left.wait(), 10)
+        kept = [pool.kept(target) for _ in range(IDLE_CONNECTIONS)]
+        assert kept == clients[:1:-1]
+        assert pool.kept(target) is None
+        for client in clients:
+            client.abort()
+        await pool.close()
+
+
+async def test_a_connection_that_the_server_closed_is_forgotten() -> None:
+    server = ScriptedServer()
+    async with serving(server):
+        pool, target = connections(), target_of(server)
+        client = await pool.new(target)
+        pool.keep(target, client)
+        client.abort()
+        assert pool.kept(target) is None
+        await pool.close()
+
+
+@pytest.mark.parametrize("reply", ["535 5.7.8 No", HANG_UP])
+async def test_a_server_that_does_not_let_us_in_is_unreachable(reply: str) -> None:
+    server = ScriptedServer(
+        {"EHLO": "250-b\r\n250-STARTTLS\r\n250 AUTH PLAIN", "AUTH": reply},
+        tls=server_context(HOST),
+    )
+    async with serving(server):
+        target = Target("b", *server.address, ENCRYPT, login=Credentials("ehr", "secret"))
+        pool = connections()
+        with pytest.raises(UnreachableError) as caught:
+            await pool.new(target)
+        await pool.close()
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_server_without_a_certificate_satisfies_no_tlsa() -> None:
+    # A TLSA record of a whole key, and a server whose certificate shows none.
+    server = ScriptedServer({"EHLO": "250-b\r\n250 STARTTLS"})
+    async with serving(server):
+        policy = TlsPolicy(Demand.DANE, Source.DANE, (Tlsa(3, 1, 1, bytes(32)),))
+        pool = connections()
+        with pytest.raises(UnreachableError, match="dane demands TLS"):
+            await pool.new(Target("b", *server.address, policy))
+        await pool.close()
