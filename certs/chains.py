@@ -25,7 +25,7 @@ from certs.cert_files import FILE_OCTETS, certificates_in
 from certs.errors import DirectError
 from certs.evidence import Evidence, Revocation
 from certs.http_client import HttpClient
-from certs.issuers import IssuerIndex, sha256_of, signed_by
+from certs.issuers import IssuerIndex, signed_by
 from certs.locations import issuer_urls
 from certs.memory import Memory
 from certs.path import CANDIDATES, Path, find_path
@@ -172,8 +172,8 @@ def _key(
 ) -> tuple[Hashable, ...]:
     revocation = evidence.revocation
     return (
-        *(sha256_of(found.certificate) for found in evidence.found),
-        *(sha256_of(cert) for cert in evidence.intermediates),
+        *(found.certificate for found in evidence.found),
+        *evidence.intermediates,
         *(crl.digest for crl in revocation.crls),
         *(answer.public_bytes(Encoding.DER) for answer in revocation.ocsp_responses),
         anchors.digest,
@@ -185,7 +185,5 @@ def _issuer_among(
     candidates: Sequence[x509.Certificate], below: x509.Certificate
 ) -> x509.Certificate | None:
     likely = IssuerIndex(candidates).issuers_of(below)
-    # RFC5280 4.2.2.1: a self-issued certificate is no step upwards.
-    return next(
-        (c for c in likely if sha256_of(c) != sha256_of(below) and signed_by(below, c)), None
-    )
+    # a self-issued certificate is no step upwards.
+    return next((c for c in likely if c != below and signed_by(below, c)), None)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs.crl_entries import read_entries, serial_contents
 from certs.crl_scope import Reasons, Scope, extension_of
 from certs.errors import DirectError, Reason
-from certs.issuers import NameKey, name_key, sha256_of
+from certs.issuers import NameKey, name_key
 from certs.signatures import verifies
 
 __all__ = ["Crl", "read_crl"]
@@ -62,7 +62,7 @@ class Crl:
         # The encoding as it came: `cryptography` would write the whole list anew to have it.
         body = asn1_crl.CertificateList.load(der)["tbs_cert_list"]
         self._signed: Final[bytes] = body.dump()
-        self._verified: dict[bytes, bool] = {}
+        self._verified: dict[x509.Certificate, bool] = {}
         self.scope: Final = Scope(self._parsed)
         self._entries = read_entries(body["revoked_certificates"].contents or b"", self._parsed)
         self.digest: Final = hashlib.sha256(der).digest()
@@ -84,10 +84,9 @@ class Crl:
 
     def signed_by(self, issuer: x509.Certificate) -> bool:
         """Say whether the issuer's key signed this list and may sign lists; verified once."""
-        digest = sha256_of(issuer)
-        if digest not in self._verified:
-            self._verified[digest] = self._verify(issuer)
-        return self._verified[digest]
+        if issuer not in self._verified:
+            self._verified[issuer] = self._verify(issuer)
+        return self._verified[issuer]
 
     def reasons_for(self, cert: x509.Certificate) -> Reasons:
         """Return for which reasons this list would name `cert`: all, some, or none."""

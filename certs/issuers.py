@@ -36,12 +36,12 @@ class IssuerIndex(Sequence[x509.Certificate]):
     """
 
     def __init__(self, certificates: Iterable[x509.Certificate]) -> None:
-        self._by_digest = {sha256_of(cert): cert for cert in certificates}
-        self._certificates = tuple(self._by_digest.values())
+        self._members = dict.fromkeys(certificates)
+        self._certificates = tuple(self._members)
         self._by_subject: dict[NameKey, list[x509.Certificate]] = {}
         for cert in filter(_readable, self._certificates):
             self._by_subject.setdefault(name_key(cert.subject), []).append(cert)
-        self.digest = _digest_of(self._by_digest)
+        self.digest = _digest_of(map(sha256_of, self._certificates))
 
     def issuers_of(self, cert: x509.Certificate) -> list[x509.Certificate]:
         """Return the CA certificates with the issuer's name, likely ones first."""
@@ -56,7 +56,7 @@ class IssuerIndex(Sequence[x509.Certificate]):
         return self._by_subject.get(name_key(cert.issuer), [])
 
     def __contains__(self, cert: object) -> bool:
-        return isinstance(cert, x509.Certificate) and sha256_of(cert) in self._by_digest
+        return cert in self._members
 
     def __iter__(self) -> Iterator[x509.Certificate]:
         return iter(self._certificates)

@@ -43,7 +43,7 @@ from pyhanko_certvalidator.policy_decl import (
 from pyhanko_certvalidator.validate import async_validate_path
 
 from certs.errors import DirectError, Reason
-from certs.issuers import IssuerIndex, same_authority, sha256_of, signed_by
+from certs.issuers import IssuerIndex, same_authority, signed_by
 from certs.policy import CertificatePolicy
 from certs.profile import extensions_of, valid_at
 
@@ -123,7 +123,7 @@ class _Search:
     anchors: IssuerIndex
     intermediates: IssuerIndex
     signatures_left: int = SIGNATURES
-    _checked: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
+    _checked: dict[tuple[x509.Certificate, x509.Certificate], bool] = field(default_factory=dict)
 
     def paths(self, below: tuple[x509.Certificate, ...]) -> Iterator[Path]:
         """Yield each path that continues `below`; one that ends in an anchor comes first."""
@@ -140,7 +140,7 @@ class _Search:
                 yield from self.paths((*below, issuer))
 
     def _signed(self, cert: x509.Certificate, issuer: x509.Certificate) -> bool:
-        pair = (sha256_of(cert), sha256_of(issuer))
+        pair = (cert, issuer)
         if pair not in self._checked:
             if self.signatures_left == 0:
                 return False

@@ -10,7 +10,6 @@ Standards:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Lock
@@ -23,7 +22,6 @@ from cryptography.x509 import ocsp
 
 from certs.errors import Reason
 from certs.evidence import Evidence, Revocation
-from certs.issuers import sha256_of
 from certs.ocsp import Status, fresh_until
 from certs.path import Path
 from certs.policy import CertificatePolicy
@@ -35,7 +33,14 @@ __all__ = ["Judged", "Key", "VerdictCache", "key_of"]
 LONGEST: Final = timedelta(hours=1)
 LONGEST_FAILURE: Final = timedelta(minutes=1)
 
-Key = tuple[bytes, tuple[bytes, ...], bytes, tuple[bytes, ...], Purpose, CertificatePolicy]
+Key = tuple[
+    x509.Certificate,
+    tuple[x509.Certificate, ...],
+    bytes,
+    tuple[bytes, ...],
+    Purpose,
+    CertificatePolicy,
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +65,25 @@ class Judged:
 
 
 class VerdictCache:
-    """At most `size` judgements, the least recently used going first; safe between threads."""
+    """At most `size` judgements, the oldest going first; safe between threads."""
 
     def __init__(self, size: int = 10_000) -> None:
         self._size = size
-        self._entries: OrderedDict[Key, tuple[Judged, datetime, datetime]] = OrderedDict()
+        self._entries: dict[Key, tuple[Judged, datetime, datetime]] = {}
         self._lock = Lock()
 
     def get(self, key: Key, now: datetime) -> Judged | None:
         """Return what was judged, while it holds; a clock set back forgets it."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None or not entry[1] <= now < entry[2]:
-                return None
-            self._entries.move_to_end(key)
-            return entry[0]
+        entry = self._entries.get(key)
+        return entry[0] if entry is not None and entry[1] <= now < entry[2] else None
 
     def put(self, key: Key, judged: Judged, now: datetime) -> None:
         """Keep a judgement made at `now`."""
         with self._lock:
+            self._entries.pop(key, None)
             self._entries[key] = (judged, now, judged.good_until(now))
-            self._entries.move_to_end(key)
             if len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+                del self._entries[next(iter(self._entries))]
 
     def clear(self) -> None:
         """Forget everything."""
@@ -102,8 +103,8 @@ def key_of(
     answers = [crl.digest for crl in revocation.crls]
     answers += [_digest(answer) for answer in revocation.ocsp_responses]
     return (
-        sha256_of(cert),
-        tuple(sha256_of(issuer) for issuer in evidence.intermediates),
+        cert,
+        evidence.intermediates,
         anchors.digest,
         tuple(answers),
         purpose,
