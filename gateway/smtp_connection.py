@@ -20,6 +20,7 @@ import asyncio
 import os
 import ssl
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, AnyStr, Final, cast
@@ -31,6 +32,7 @@ from aiosmtpd.smtp import SMTP, TLSSetupException
 from certs.errors import DirectError
 from gateway.ports import Reception, Role
 from gateway.smtp_limits import AUTH_LINE_OCTETS, Census, Limits
+from gateway.smtp_proxy import Network, ProxyError, is_proxy, proxied_peer
 from gateway.smtp_reader import SmtpReader
 from gateway.status import CommandError, Reply, reply_to
 
@@ -63,6 +65,7 @@ class Service:
     tls: ssl.SSLContext
     limits: Limits
     census: Census
+    proxies: Sequence[Network] = ()
     connections: dict[asyncio.Task[None], SmtpConnection] = field(default_factory=dict)
     commits: set[asyncio.Task[UUID]] = field(default_factory=set)
 
@@ -75,6 +78,7 @@ class SmtpConnection(SMTP):
         self._errors = 0
         self._deadline_s = 0.0
         self._held: list[bytes] = []
+        self._proxied: str | None = None
         # aiosmtpd clears this, the class's own, in each constructor. What is enforced is decided
         # in `check_command`.
         self.command_size_limit = AUTH_LINE_OCTETS
@@ -105,6 +109,8 @@ class SmtpConnection(SMTP):
     @property
     def peer(self) -> str:
         """The client's IP address."""
+        if self._proxied is not None:
+            return self._proxied
         name = self.session.peer if self.session is not None else None
         return str(name[0]) if isinstance(name, tuple) else "unknown"
 
@@ -144,6 +150,13 @@ class SmtpConnection(SMTP):
 
     async def _handle_client(self) -> None:
         service = self._service
+        if is_proxy(self.peer, service.proxies):
+            try:
+                self._proxied = await proxied_peer(self._input, service.limits.handshake_s)
+            except ProxyError as error:
+                _log.warning("proxy header refused", peer=self.peer, error=str(error))
+                self.abort()
+                return
         refusal = service.census.admit(self.peer, self.loop.time())
         if refusal is not None:
             await self.push(str(refusal))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Sequence
 
 from gateway import smtp_limits
 from gateway.ports import Reception, Role
 from gateway.smtp_connection import Service
+from gateway.smtp_proxy import Network
 from gateway.smtp_server import SmtpServer
 from gateway.status import Reply
 
@@ -24,7 +26,10 @@ _SHUTTING_DOWN = Reply(421, "4.3.2", "Service is shutting down")
 
 
 class Listener:
-    """Serves SMTP on one address in one role."""
+    """Serves SMTP on one address in one role.
+
+    Connections from `proxies` must begin with the PROXY protocol, and count as the client's.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class Listener:
         hostname: str,
         tls: ssl.SSLContext,
         limits: Limits | None = None,
+        proxies: Sequence[Network] = (),
     ) -> None:
         limits = limits or Limits()
         self._service = Service(
@@ -43,6 +49,7 @@ class Listener:
             tls=tls,
             limits=limits,
             census=smtp_limits.Census(limits),
+            proxies=proxies,
         )
         self._server: asyncio.Server | None = None
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from gateway.ports import Reception, Role
 from gateway.smtp_in import Listener
 from gateway.smtp_limits import Limits
+from gateway.smtp_proxy import Network
 from tests.helpers.tls import server_context
 
 __all__ = ["HOST", "listening"]
@@ -17,7 +18,10 @@ HOST = "mx.b.example"
 
 @asynccontextmanager
 async def listening(
-    reception: Reception, role: Role = Role.BACKBONE, limits: Limits | None = None
+    reception: Reception,
+    role: Role = Role.BACKBONE,
+    limits: Limits | None = None,
+    proxies: Sequence[Network] = (),
 ) -> AsyncIterator[tuple[str, int]]:
     """Listen until the block ends."""
     listener = Listener(
@@ -26,6 +30,7 @@ async def listening(
         hostname=HOST,
         tls=server_context(HOST),
         limits=limits or Limits(),
+        proxies=proxies,
     )
     try:
         yield await listener.start("127.0.0.1", 0)
