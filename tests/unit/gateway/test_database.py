@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 from certs.errors import DirectError, Reason
 from gateway.database import SqlDatabase
 from gateway.migrations.write import PATH, initial_revision
+from gateway.sqlite import SqliteEngine
 from gateway.tables import all_metadata, paused_destination
 from tests.helpers.database import PostgresqlServer, open_sqlite
 
@@ -180,6 +181,32 @@ async def test_a_cancelled_caller_leaves_the_work_committed_whole_on_postgresql(
             await writing
     async with SqlDatabase.open(url) as database:  # closing has waited for the work
         assert await database.read(names) == ["a", "b"]
+
+
+async def test_where_a_transaction_cannot_begin_all_that_wait_for_it_hear_so(
+    tmp_path: Path,
+) -> None:
+    async with open_sqlite(tmp_path):
+        pass
+    url = f"sqlite:///{tmp_path / 'gateway.db'}"
+    other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
+    async with SqlDatabase.open(url, lock_wait_s=0.01) as database:
+        other.execute("BEGIN IMMEDIATE")
+        works = [database.write(pause(name)) for name in "abc"]
+        results = await asyncio.gather(*works, return_exceptions=True)
+        assert [str(error) for error in results] == [
+            "internal: database: OperationalError database is locked"
+        ] * 3
+        other.execute("ROLLBACK")
+        assert await database.write(pause("d")) == "d"
+        assert await database.read(names) == ["d"]
+    other.close()
+
+
+async def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "gateway.db", 1.0)
+    await engine.close()
+    await engine.close()
 
 
 async def test_closing_commits_what_waits(tmp_path: Path) -> None:

@@ -183,6 +183,20 @@ async def test_a_renewed_lease_lasts_longer_and_a_lost_one_is_told(database: Sql
     assert len(await claim(database, half + timedelta(seconds=LEASE_S))) == 1
 
 
+async def test_broken_leases_are_claimed_at_once_and_their_holders_record_nothing(
+    database: SqlDatabase,
+) -> None:
+    await put(database, new())
+    [killed] = await claim(database)
+    assert await database.write(queue.break_leases) == 1
+    [present] = await claim(database)
+    assert present.id == killed.id
+    with pytest.raises(LeaseLostError):
+        await database.write(lambda c: queue.finish(c, killed))
+    await database.write(lambda c: queue.finish(c, present))
+    assert await database.write(queue.break_leases) == 0
+
+
 async def test_jobs_are_listed_by_destination_and_found_by_id(database: SqlDatabase) -> None:
     await put(database, new(destination="a.example"), new(destination="b.example"))
     [job] = await database.read(lambda c: queue.list_jobs(c, limit=9, destination="b.example"))

@@ -39,6 +39,7 @@ async def store(
         assert sink.write(memoryview(content)[start : start + chunk]) == len(
             content[start : start + chunk]
         )
+    assert sink.size == len(content)
     stored = await sink.finish()
     await database.write(lambda c: spool.record(c, stored, NOW))
     return stored
@@ -154,6 +155,19 @@ async def test_a_sweep_removes_old_files_without_a_row_and_nothing_else(
     age(folder / just_now.key, 0.9)
     assert await bodies.sweep(NOW) == 2
     assert {file.name for file in folder.iterdir()} == {named.key, just_now.key}
+
+
+async def test_a_file_that_cannot_be_made_durable_is_an_internal_error(
+    bodies: SpoolBodies, folder: Path
+) -> None:
+    sink = bodies.sink()
+    sink.write(LARGE)
+    [part] = folder.iterdir()
+    part.unlink()
+    with pytest.raises(DirectError) as caught:
+        await sink.finish()
+    assert caught.value.reason is Reason.INTERNAL
+    await sink.discard()
 
 
 async def test_a_disk_that_takes_no_more_is_an_internal_error(
