@@ -173,6 +173,7 @@ class _Api:
             self.route(one, "PATCH", "patch", resources.patch),
             self.route(one, "DELETE", "delete", self.delete),
             self.route(f"{one}/_history", "GET", "history-instance", resources.history),
+            self.route(f"{BASE_PATH}/Patient/{{patient}}/{{type}}", "GET", "search-type", search),
             self.route(f"{one}/_history/{{version}}", "GET", "vread", resources.vread),
         ]
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from fhir_bridge.registry import Kind, ResourceType, SearchParameter
 
-__all__ = ["TYPES"]
+__all__ = ["COMPARTMENT", "TYPES"]
 
 _ALL: Final = (
     "create",
@@ -270,3 +270,17 @@ _TYPES: Final = (
 )
 
 TYPES: Final[Mapping[str, ResourceType]] = {kind.name: kind for kind in _TYPES}
+
+# FHIR R4 compartmentdefinition-patient: which references put a resource into it.
+COMPARTMENT: Final[Mapping[str, tuple[str, ...]]] = {
+    "Appointment": ("actor",),
+    "CarePlan": ("patient",),
+    "CareTeam": ("patient", "participant"),
+    "Communication": ("subject", "sender", "recipient"),
+    "CommunicationRequest": ("subject", "sender", "recipient", "requester"),
+    "DocumentReference": ("subject",),
+    "Encounter": ("patient",),
+    "Group": ("member",),
+    "Media": ("subject",),
+    "RelatedPerson": ("patient",),
+}

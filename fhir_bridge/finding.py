@@ -23,6 +23,7 @@ from fhir_bridge.registry import COMMON, Kind
 from fhir_bridge.search import (
     Chain,
     Condition,
+    Either,
     Has,
     Query,
     Sort,
@@ -143,6 +144,8 @@ def _condition(
         return _chain(condition, kind, resource, scope)
     if isinstance(condition, Has):
         return _has(condition, resource, scope)
+    if isinstance(condition, Either):
+        return sa.or_(*(_criterion(c, kind, resource, scope) for c in condition.criteria))
     return _criterion(condition, kind, resource, scope)
 
 

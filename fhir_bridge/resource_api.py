@@ -144,10 +144,10 @@ class ResourceApi:
         )
 
 
-def identity_of(request: Request) -> UUID:
+def identity_of(request: Request, name: str = "id") -> UUID:
     """Return the id in the path; one that is no id of ours is not found."""
     try:
-        return UUID(request.path_params["id"])
+        return UUID(request.path_params[name])
     except ValueError:
         raise not_found() from None
 

@@ -13,16 +13,18 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from uuid import UUID
 
 from fhir_bridge.criteria import Criterion, bad_search, criterion_of, shown
-from fhir_bridge.definitions import TYPES
+from fhir_bridge.definitions import COMPARTMENT, TYPES
 from fhir_bridge.registry import Kind, ResourceType, SearchParameter
 
 __all__ = [
     "Chain",
     "Condition",
+    "Either",
     "Has",
     "Include",
     "Query",
@@ -31,6 +33,7 @@ __all__ = [
     "parse_query",
     "read_count",
     "read_cursor",
+    "within_patient",
 ]
 
 COUNT_DEFAULT: Final = 50
@@ -61,7 +64,14 @@ class Has:
     inner: Condition
 
 
-Condition = Criterion | Chain | Has
+@dataclass(frozen=True, slots=True)
+class Either:
+    """One of these is enough."""
+
+    criteria: tuple[Criterion, ...]
+
+
+Condition = Criterion | Chain | Has | Either
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,16 @@ def parse_query(
     for name, value in pairs:
         reader.take(name, value)
     return reader.query()
+
+
+def within_patient(query: Query, patient: UUID) -> Query | None:
+    """Return `query` in the compartment of a Patient; None where its type is not in it."""
+    names = COMPARTMENT.get(query.kind.name)
+    if names is None:
+        return None
+    parameters = [query.kind.parameter(name) for name in names]
+    found = tuple(Criterion(p, None, (f"Patient/{patient}",)) for p in parameters if p)
+    return replace(query, criteria=(*query.criteria, Either(found)))
 
 
 def cursor_of(keys: Sequence[str | int]) -> str:

@@ -22,7 +22,8 @@ from fhir_bridge.exchange import form_of, prefers, resource_response
 from fhir_bridge.finding import Page, find
 from fhir_bridge.including import included
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.search import Query, parse_query
+from fhir_bridge.resource_api import identity_of, not_found
+from fhir_bridge.search import Query, parse_query, within_patient
 from fhir_bridge.store import Stored
 from fhir_bridge.terms import JSON
 
@@ -42,18 +43,24 @@ class SearchApi:
         posted = request.method == "POST"
         pairs = await form_of(request) if posted else request.query_params.multi_items()
         strict = prefers(request, "handling") == "strict"
-        query = parse_query(kind, pairs, strict=strict)
-        now = self._clock()
+        query: Query | None = parse_query(kind, pairs, strict=strict)
+        if query is not None and "patient" in request.path_params:
+            query = within_patient(query, identity_of(request, "patient"))
+        if query is None:
+            raise not_found()
+        wanted, now = query, self._clock()
 
         def work(connection: sa.Connection) -> tuple[Page, tuple[Stored, ...]]:
-            page = find(connection, query, client.owners, now)
-            return page, included(connection, page.rows, query.includes, client.owners)
+            page = find(connection, wanted, client.owners, now)
+            return page, included(connection, page.rows, wanted.includes, client.owners)
 
+        patient = request.path_params.get("patient")
+        within = f"Patient/{patient}/" if patient else ""
+        url = f"{self._base_url}/{within}{kind.name}"
         page, extra = await self._database.read(work)
-        return resource_response(self._bundle(query, page, extra))
+        return resource_response(self._bundle(wanted, page, extra, url))
 
-    def _bundle(self, query: Query, page: Page, extra: Sequence[Stored]) -> JSON:
-        url = f"{self._base_url}/{query.kind.name}"
+    def _bundle(self, query: Query, page: Page, extra: Sequence[Stored], url: str) -> JSON:
         links = [{"relation": "self", "url": _link(url, query.used)}]
         if page.following is not None:
             following = [*query.used, ("_cursor", page.following)]
