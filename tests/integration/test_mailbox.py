@@ -53,8 +53,9 @@ async def submit(hisp: Hisp, *, options: str = "") -> str:
 
 async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(30):
-        while not await look():
+        while not (holds := await look()):
             await asyncio.sleep(0.02)
+    assert holds
 
 
 async def sent_by(hisp: Hisp) -> Message:
