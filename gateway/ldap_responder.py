@@ -33,7 +33,7 @@ FILTER_AND: Final = 0xA0
 FILTER_EQUAL: Final = 0xA3
 
 
-class Operation(IntEnum):
+class _Operation(IntEnum):
     """The operations that are understood, by their tag (RFC4511 4.2 to 4.5)."""
 
     BIND = 0x60
@@ -74,15 +74,15 @@ class LdapResponder:
         """
         number, operation = _exactly(children(content), 2)
         match operation.tag:
-            case Operation.BIND:
-                yield _message(number, _result(Operation.BOUND, SUCCESS))
-            case Operation.SEARCH:
+            case _Operation.BIND:
+                yield _message(number, _result(_Operation.BOUND, SUCCESS))
+            case _Operation.SEARCH:
                 base, _, _, _, _, _, wanted, _ = _exactly(children(operation.content), 8)
                 for name, attribute, values in self._found(base.content, wanted):
                     yield _message(number, _entry(name, attribute, values))
-                yield _message(number, _result(Operation.DONE, SUCCESS))
+                yield _message(number, _result(_Operation.DONE, SUCCESS))
             case _:
-                yield _message(number, _result(Operation.DONE, PROTOCOL_ERROR))
+                yield _message(number, _result(_Operation.DONE, PROTOCOL_ERROR))
 
     def _found(self, base: bytes, wanted: Element) -> Iterator[tuple[str, str, Sequence[bytes]]]:
         if not base:
@@ -116,7 +116,7 @@ async def _read(reader: asyncio.StreamReader) -> bytes | None:
         return None
     content = await reader.readexactly(length)
     operation = _exactly(children(content), 2)[1]
-    return None if operation.tag == Operation.UNBIND else content
+    return None if operation.tag == _Operation.UNBIND else content
 
 
 def _exactly(elements: list[Element], least: int) -> list[Element]:
@@ -142,7 +142,7 @@ def _message(number: Element, operation: bytes) -> bytes:
     return der.sequence(number.encoded, operation)
 
 
-def _result(operation: Operation, code: int) -> bytes:
+def _result(operation: _Operation, code: int) -> bytes:
     empty = der.octet_string(b"")
     return der.tlv(operation, der.tlv(ENUMERATED, bytes([code])), empty, empty)
 
@@ -150,4 +150,4 @@ def _result(operation: Operation, code: int) -> bytes:
 def _entry(name: str, attribute: str, values: Sequence[bytes]) -> bytes:
     listed = der.set_of(map(der.octet_string, values))
     held = der.sequence(der.octet_string(attribute.encode("ascii")), listed)
-    return der.tlv(Operation.ENTRY, der.octet_string(name.encode("utf-8")), der.sequence(held))
+    return der.tlv(_Operation.ENTRY, der.octet_string(name.encode("utf-8")), der.sequence(held))
