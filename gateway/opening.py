@@ -193,7 +193,8 @@ class Opening:
             return entity.problem
         return Unsealed(
             signers=tuple(
-                VerifiedSigner(v.certificate, v.digest.value, v.signature.value) for v in verified
+                VerifiedSigner(v.certificate, v.digest.value, v.signature.value, v.capabilities)
+                for v in verified
             ),
             certificates=certificates,
             algorithms=Algorithms(

@@ -12,12 +12,13 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 
 from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
 from certs.cms.ber import Octets
@@ -28,10 +29,18 @@ from certs.policy import CertificatePolicy
 from certs.ports import Writable
 from gateway.opening import Opening
 from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
-from gateway.transfer import base64_lines
+from gateway.transfer import base64_lines, base64_octets
 from gateway.unsealed import Algorithms, Reading, Unsealed, VerifiedSigner
 
-__all__ = ["Algorithms", "SealOptions", "Unsealed", "VerifiedSigner", "seal", "unseal"]
+__all__ = [
+    "Algorithms",
+    "SealOptions",
+    "Unsealed",
+    "VerifiedSigner",
+    "seal",
+    "sealed_octets",
+    "unseal",
+]
 
 _CHUNK_OCTETS: Final = 128 * 1024
 _POLICY: Final = CertificatePolicy()
@@ -89,22 +98,9 @@ def seal(
     """
     digests, size = _digest(content, digests_for(signers, options.digest))
     signed = sign(digests, signers, wanted=options.digest, pss=options.pss, now=now)
-    # RFC8551 3.5.3.2: several digests are listed, which a comma in quotes can hold.
-    micalg = ",".join(digest.micalg for digest in digests)
-    micalg = f'"{micalg}"' if len(digests) > 1 else micalg
-    before = _SIGNED.format(micalg=micalg, boundary=boundary).encode("ascii") + _WRAPPER
-    after = _signature_part(signed, boundary)
-    envelope = Envelope(
-        len(before) + size + len(after),
-        recipients=recipients,
-        cipher=options.content_encryption,
-        transport=options.key_transport,
-    )
-    kind = "enveloped-data"
-    if options.content_encryption.authenticated:
-        kind = "authEnveloped-data"
-    out.write(outer + _ENVELOPE.format(kind=kind).encode("ascii"))
-    encrypted: Iterable[Octets] = envelope.encrypt(_entity(before, content, after))
+    frame = _Frame.of(size, signed, digests, recipients, boundary, options)
+    out.write(outer + frame.header)
+    encrypted: Iterable[Octets] = frame.envelope.encrypt(frame.entity(content))
     if size >= WORTHWHILE_OCTETS:
         encrypted = read_ahead(encrypted)
     for piece in base64_lines(encrypted):
@@ -113,8 +109,34 @@ def seal(
         digest="+".join(digest.value for digest in digests),
         signature="+".join(dict.fromkeys(kind.value for kind in signed.signatures)),
         content_encryption=options.content_encryption.value,
-        key_transport=envelope.key_transport,
+        key_transport=frame.envelope.key_transport,
     )
+
+
+def sealed_octets(
+    size: int,
+    *,
+    outer: bytes,
+    signers: Sequence[Identity],
+    recipients: Sequence[x509.Certificate],
+    boundary: str,
+    now: datetime,
+    options: SealOptions = SealOptions(),
+) -> int:
+    """Return how long at most `seal` makes a message of `size` octets; no private key is used.
+
+    Only the signature of an EC key may come out shorter, by a few octets.
+
+    Raises:
+        DirectError: as `seal`.
+    """
+    digests = {
+        digest: bytes(digest.hash.digest_size) for digest in digests_for(signers, options.digest)
+    }
+    stand_ins = [replace(signer, key=_LongestSignature(signer)) for signer in signers]
+    signed = sign(digests, stand_ins, wanted=options.digest, pss=options.pss, now=now)
+    frame = _Frame.of(size, signed, digests, recipients, boundary, options)
+    return len(outer) + len(frame.header) + base64_octets(frame.envelope.octets)
 
 
 def unseal(
@@ -158,16 +180,69 @@ def _digest(content: BinaryIO, algorithms: Iterable[Digest]) -> tuple[dict[Diges
     return {digest: each.finalize() for digest, each in hashing.items()}, size
 
 
-def _signature_part(signed: Signed, boundary: str) -> bytes:
-    head = _SIGNATURE.format(boundary=boundary).encode("ascii")
-    body = b"".join(base64_lines([signed.encoded]))
-    return head + body + _END.format(boundary=boundary).encode("ascii")
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """All that goes around the content of one message, and its length known."""
+
+    header: bytes
+    envelope: Envelope
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(
+        cls,
+        size: int,
+        signed: Signed,
+        digests: Iterable[Digest],
+        recipients: Sequence[x509.Certificate],
+        boundary: str,
+        options: SealOptions,
+    ) -> _Frame:
+        names = [digest.micalg for digest in digests]
+        # RFC8551 3.5.3.2: several digests are listed, which a comma in quotes can hold.
+        micalg = names[0] if len(names) == 1 else f'"{",".join(names)}"'
+        before = _SIGNED.format(micalg=micalg, boundary=boundary).encode("ascii") + _WRAPPER
+        after = _SIGNATURE.format(boundary=boundary).encode("ascii")
+        after += b"".join(base64_lines([signed.encoded]))
+        after += _END.format(boundary=boundary).encode("ascii")
+        cipher = options.content_encryption
+        envelope = Envelope(
+            len(before) + size + len(after),
+            recipients=recipients,
+            cipher=cipher,
+            transport=options.key_transport,
+        )
+        kind = "authEnveloped-data" if cipher.authenticated else "enveloped-data"
+        return cls(_ENVELOPE.format(kind=kind).encode("ascii"), envelope, before, after)
+
+    def entity(self, content: BinaryIO) -> Iterator[Octets]:
+        yield self.before
+        yield from _pieces(content)
+        yield self.after
 
 
-def _entity(before: bytes, content: BinaryIO, after: bytes) -> Iterator[Octets]:
-    yield before
-    yield from _pieces(content)
-    yield after
+class _LongestSignature:
+    """In the place of a private key, where only lengths are asked."""
+
+    def __init__(self, signer: Identity) -> None:
+        match signer.certificate.public_key():
+            case rsa.RSAPublicKey() as key:
+                self._octets = (key.key_size + 7) // 8
+            case ec.EllipticCurvePublicKey() as key:
+                # ECDSA-Sig-Value: two integers, each with a sign octet and a header, in a sequence.
+                self._octets = 2 * ((key.key_size + 7) // 8 + 3) + 3
+            case _:
+                self._octets = 64  # Ed25519
+
+    def sign(self, message: bytes, digest: hashes.HashAlgorithm, *, pss: bool = False) -> bytes:
+        return bytes(self._octets)
+
+    def unwrap(self, encrypted_key: bytes, oaep: padding.OAEP | None) -> bytes:
+        raise NotImplementedError
+
+    def derive(self, ephemeral: ec.EllipticCurvePublicKey | x25519.X25519PublicKey) -> bytes:
+        raise NotImplementedError
 
 
 def _pieces(content: BinaryIO) -> Iterator[bytes]:

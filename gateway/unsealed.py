@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from certs.cms.algorithms import Digest
+from certs.cms.algorithms import ContentEncryption, Digest
 
 __all__ = ["Algorithms", "Reading", "Unsealed", "VerifiedSigner"]
 
@@ -29,11 +29,15 @@ class Algorithms:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedSigner:
-    """A signer whose signature verified. Nothing is said of who it is."""
+    """A signer whose signature verified. Nothing is said of who it is.
+
+    `capabilities` are the content encryptions that it says it can decrypt (RFC8551 2.5.2).
+    """
 
     certificate: x509.Certificate
     digest: str
     signature: str
+    capabilities: frozenset[ContentEncryption] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.cms import der
-from certs.cms.algorithms import DATA, ContentEncryption, Digest, known_digest
+from certs.cms.algorithms import DATA, ContentEncryption, Digest, identified, known_digest
 from certs.cms.ber import Element, canonical, children, octets
 from certs.errors import DirectError, Reason
 
@@ -53,6 +53,7 @@ class SignedAttributes:
 
     message_digest: bytes
     certificate_digest: tuple[Digest, bytes] | None
+    capabilities: frozenset[ContentEncryption]
     element: Element
 
     def encodings(self) -> Iterator[bytes]:
@@ -112,7 +113,12 @@ def parse_attributes(element: Element) -> SignedAttributes:
     moment = found.get(_SIGNING_TIME)
     if moment is not None and moment.tag not in (der.UTC_TIME, der.GENERALIZED_TIME):
         raise _invalid("the signing time is not a time")
-    return SignedAttributes(octets(found[_MESSAGE_DIGEST]), _certificate_digest(found), element)
+    return SignedAttributes(
+        message_digest=octets(found[_MESSAGE_DIGEST]),
+        certificate_digest=_certificate_digest(found),
+        capabilities=_capabilities(found.get(_CAPABILITIES)),
+        element=element,
+    )
 
 
 def _single_values(element: Element) -> dict[bytes, Element]:
@@ -149,6 +155,17 @@ def _certificate_digest(found: Mapping[bytes, Element]) -> tuple[Digest, bytes] 
     if len(fields) < 2:
         raise _invalid("the signing certificate attribute does not parse")
     return known_digest(fields[0]), octets(fields[1])
+
+
+def _capabilities(value: Element | None) -> frozenset[ContentEncryption]:
+    # a preference that its reader is free to pass over, as we do where it does not parse.
+    if value is None:
+        return frozenset()
+    try:
+        named = {identified(part).oid for part in children(value.content)}
+    except DirectError:
+        return frozenset()
+    return frozenset(cipher for cipher in ContentEncryption if cipher.oid in named)
 
 
 def _attribute(oid: bytes, value: bytes) -> bytes:

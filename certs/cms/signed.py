@@ -26,6 +26,7 @@ from certs.cms.algorithms import (
     ENVELOPED_DATA,
     SIGNED_DATA,
     Algorithm,
+    ContentEncryption,
     Digest,
     digest_of,
     identified,
@@ -70,11 +71,12 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A signature that verified: who made it, and how."""
+    """A signature that verified: who made it, how, and what it says its maker can decrypt."""
 
     certificate: x509.Certificate
     digest: Digest
     signature: Signature
+    capabilities: frozenset[ContentEncryption]
 
 
 def digests_for(signers: Sequence[Identity], wanted: Digest) -> dict[Digest, None]:
@@ -174,7 +176,9 @@ class Signer:
             self.attributes.check(digests[scheme.digest], certificate)
             for encoding in self.attributes.encodings():
                 if scheme.verifies(certificate, self.signature, encoding):
-                    return Verified(certificate, scheme.digest, scheme.kind)
+                    return Verified(
+                        certificate, scheme.digest, scheme.kind, self.attributes.capabilities
+                    )
         raise _invalid("the signature is not the signer's")
 
     def _named_in(self, certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:

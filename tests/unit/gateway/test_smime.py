@@ -213,3 +213,39 @@ def test_somebody_elses_message_does_not_open() -> None:
 )
 def test_what_is_not_encrypted_is_not_secured(entity: bytes) -> None:
     assert refusal(entity).reason is Reason.NOT_SECURED
+
+
+@pytest.mark.parametrize("kind", SIGNERS)
+@pytest.mark.parametrize("recipients", [["rsa2048"], ["p384", "x25519", "rsa3072"]])
+@pytest.mark.parametrize(
+    "cipher", [ContentEncryption.AES256_CBC, ContentEncryption.AES256_GCM], ids=["cbc", "gcm"]
+)
+def test_length_is_known_before_sealing(
+    kind: str, recipients: list[str], cipher: ContentEncryption
+) -> None:
+    signers = [identity(kind), identity("p256")]
+    certificates = [identity(recipient, "bob").certificate for recipient in recipients]
+    options = SealOptions(content_encryption=cipher)
+    for size in (0, 1, 5_000):
+        content = MESSAGE + bytes(size)
+        foretold = smime.sealed_octets(
+            len(content),
+            outer=OUTER,
+            signers=signers,
+            recipients=certificates,
+            boundary=BOUNDARY,
+            now=NOW,
+            options=options,
+        )
+        made = seal(content, signers=signers, recipients=certificates, options=options)
+        assert foretold - 40 <= len(made) <= foretold
+
+
+def test_signers_tell_what_they_can_decrypt() -> None:
+    (signer,) = unseal(seal()).unsealed.signers
+    assert signer.capabilities == {
+        ContentEncryption.AES128_CBC,
+        ContentEncryption.AES256_CBC,
+        ContentEncryption.AES128_GCM,
+        ContentEncryption.AES256_GCM,
+    }
