@@ -1,6 +1,6 @@
 """Delivery of a sealed message to one domain.
 
-Talks to DNS for the hosts, and to the hosts by SMTP. Deliveries to one destination take turns.
+Talks to DNS for the hosts, and to the hosts by SMTP.
 
 Standards:
     RFC5321 section 5.1 (which hosts, in which order) · RFC7505 (null MX)
@@ -22,7 +22,6 @@ from gateway.smtp_client import Timeouts
 from gateway.smtp_delivery import Deliverer, Parcel, may_try_another, undelivered
 from gateway.smtp_pool import Connections, Target, UnreachableError
 from gateway.smtp_reply import PeerReply
-from gateway.smtp_turns import Turns
 from gateway.tls_policy import OPPORTUNISTIC, TlsPolicy
 
 __all__ = ["Policies", "Resolver", "SmtpSender"]
@@ -30,7 +29,6 @@ __all__ = ["Policies", "Resolver", "SmtpSender"]
 _log = structlog.get_logger(__name__)
 
 _UNREACHED: Final = "4.4.1"  # RFC3463: no answer from host
-_DOWN: Final = PeerReply(451, _UNREACHED, "The destination did not answer a moment ago")
 _NO_HOST: Final = PeerReply(550, "5.1.2", "The domain has no mail host")
 
 
@@ -83,7 +81,6 @@ class SmtpSender:
             hostname=hostname, timeouts=timeouts or Timeouts(), anchors=anchors
         )
         self._deliverer = Deliverer(self._connections)
-        self._turns = Turns()
 
     async def send(
         self,
@@ -96,21 +93,6 @@ class SmtpSender:
     ) -> Delivery:
         """Return what became of each recipient; every failure is in the result, none raises."""
         parcel = Parcel(sender, tuple(recipients), message, size)
-        if not await self._turns.begin(domain):
-            return undelivered(domain, parcel, _DOWN)
-        reached = False
-        try:
-            delivery = await self._send(domain, parcel)
-            reached = any(a.status != _UNREACHED for a in delivery.attempts)
-        finally:
-            self._turns.end(domain, reached=reached)
-        return delivery
-
-    async def close(self) -> None:
-        """Say QUIT on every connection that is kept."""
-        await self._connections.close()
-
-    async def _send(self, domain: str, parcel: Parcel) -> Delivery:
         try:
             targets = await self._targets(domain)
         except NoMailError as error:
@@ -129,6 +111,10 @@ class SmtpSender:
             if not may_try_another(delivery):
                 break
         return delivery
+
+    async def close(self) -> None:
+        """Say QUIT on every connection that is kept."""
+        await self._connections.close()
 
     async def _targets(self, domain: str) -> Sequence[Target]:
         """Return where to try, in order.

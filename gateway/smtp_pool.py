@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 # How long a connection is kept for the next message, and how many to one target.
 IDLE_S: Final = 15.0
-IDLE_CONNECTIONS: Final = 5
+IDLE_CONNECTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

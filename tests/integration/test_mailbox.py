@@ -53,9 +53,10 @@ async def submit(hisp: Hisp, *, options: str = "") -> str:
 
 async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(30):
-        while not (holds := await look()):
+        found = await look()
+        while not found:
             await asyncio.sleep(0.02)
-    assert holds
+            found = await look()
 
 
 async def sent_by(hisp: Hisp) -> Message:

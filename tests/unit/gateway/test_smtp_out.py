@@ -353,20 +353,7 @@ async def test_a_peers_words_are_bounded_and_printable() -> None:
     assert len(attempt.reply) == 500
 
 
-async def test_a_destination_that_does_not_answer_is_left_alone_for_a_moment() -> None:
-    port = free_port()
-    out = sender([("127.0.0.1", port)])
-    await send(out)
-    async with serving(ScriptedServer()) as address:
-        out_again = sender([address])
-        assert outcome(await send(out_again)) == [(None, "2.0.0")]
-        await out_again.close()
-    (attempt,) = (await send(out)).attempts
-    assert attempt.reply == "451 The destination did not answer a moment ago"
-    assert (attempt.reason, attempt.status) == (T, "4.4.1")
-
-
-async def test_many_messages_go_to_one_destination_over_few_connections() -> None:
+async def test_many_messages_go_to_one_destination_at_a_time() -> None:
     server = ScriptedServer()
     async with serving(server) as address:
         out = sender([address])
@@ -374,4 +361,4 @@ async def test_many_messages_go_to_one_destination_over_few_connections() -> Non
         await out.close()
     assert [outcome(delivery) for delivery in deliveries] == [[(None, "2.0.0")]] * 50
     assert len(server.messages) == 50
-    assert server.connections <= 5
+    assert server.connections == 50
