@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Final
+from typing import Any, Final, Protocol
 
 from asn1crypto import crl as asn1_crl  # type: ignore[import-untyped]  # ships no types
 from asn1crypto import x509 as asn1_x509
@@ -60,6 +60,13 @@ YEAR: Final = timedelta(days=365)
 BOTH: Final = frozenset(Use)
 NOWHERE: Final = Locations()
 BIT_STRING: Final = 0x03
+
+
+class HasPublicKey(Protocol):
+    """A private key, or what stands for one where only the public half matters."""
+
+    def public_key(self) -> Any:
+        """The public key, of any kind a certificate can hold."""
 
 
 @cache
@@ -216,7 +223,7 @@ def reissue(
     critical: bool = False,
     subject: x509.Name | None = None,
     serial: int | None = None,
-    public_key: SupportedPrivateKey | None = None,
+    public_key: HasPublicKey | None = None,
 ) -> x509.Certificate:
     """`certificate` signed again by `ca`, with extensions replaced, added or (None) dropped."""
     changes = dict(extensions or {})
@@ -302,5 +309,5 @@ class _Holder:
     def __init__(self, certificate: x509.Certificate) -> None:
         self._key = certificate.public_key()
 
-    def public_key(self):  # type: ignore[no-untyped-def]  # any public key a certificate can hold
+    def public_key(self) -> Any:
         return self._key

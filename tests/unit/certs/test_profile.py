@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 
 from certs.errors import DirectError, Reason
@@ -119,10 +119,20 @@ def test_separate_keys_may_be_demanded() -> None:
 
 
 def test_unusual_curve_is_unfit() -> None:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     key = ec.generate_private_key(ec.SECP256K1())
     assert "secp256k1" in refused(fit_to_sign, reissue(issued(), ROOT, public_key=key))
+
+
+def test_key_of_another_kind_is_unfit() -> None:
+    key = dsa.generate_private_key(2048)
+    assert "unknown kind" in refused(fit_to_sign, reissue(issued(), ROOT, public_key=key))
+
+
+def test_extensions_that_do_not_parse_are_unfit() -> None:
+    broken = x509.UnrecognizedExtension(x509.OID_SUBJECT_ALTERNATIVE_NAME, b"\x30\x05")
+    plain = reissue(issued(), ROOT, extensions={x509.SubjectAlternativeName: None})
+    cert = reissue(plain, ROOT, extensions={x509.UnrecognizedExtension: broken})
+    assert "do not parse" in refused(fit_to_sign, cert)
 
 
 @pytest.mark.parametrize("seconds", [0, 60])

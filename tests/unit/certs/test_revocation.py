@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from certs.crl import Crl, read_crl
+from certs.crl_scope import ALL_REASONS
 from certs.errors import DirectError, Reason
 from certs.evidence import Revocation
 from certs.issue import Locations
@@ -156,3 +157,62 @@ def test_revoked_key_signs_no_lists() -> None:
     signer = crl_signer(ROOT)
     listed = (crl(signer, LEAF), crl(ROOT, signer.certificate))
     assert status(*listed, intermediates=(signer.certificate,)) is Status.UNKNOWN
+
+
+def delta(*revoked: x509.Certificate, base: int = 1, number: int = 2) -> Crl:
+    """A delta list of MIDDLE over list number `base`."""
+    listed = MIDDLE.crl(revoked, number=number, extensions=[(x509.DeltaCRLIndicator(base), True)])
+    return read_crl(listed.public_bytes(Encoding.DER))
+
+
+def removal(base: int = 1) -> Crl:
+    listed = MIDDLE.crl(
+        [LEAF],
+        number=2,
+        reason=x509.ReasonFlags.remove_from_crl,
+        extensions=[(x509.DeltaCRLIndicator(base), True)],
+    )
+    return read_crl(listed.public_bytes(Encoding.DER))
+
+
+def test_delta_list_adds_to_the_complete_one() -> None:
+    """RFC5280 6.3.3 (c)."""
+    assert status(*CLEAN, delta(LEAF)) is Reason.CERTIFICATE_REVOKED
+    assert status(*CLEAN, delta()) is Status.GOOD
+
+
+def test_delta_list_takes_back_what_was_on_hold() -> None:
+    assert status(crl(MIDDLE, LEAF), crl(ROOT), removal()) is Status.GOOD
+
+
+@pytest.mark.parametrize("other", [delta(LEAF, base=5, number=6), delta(LEAF, base=0, number=0)])
+def test_delta_list_over_another_list_says_nothing(other: Crl) -> None:
+    assert status(*CLEAN, other) is Status.GOOD
+    assert status(other, crl(ROOT)) is Status.UNKNOWN
+
+
+def test_lists_of_some_reasons_count_together() -> None:
+    reasons = sorted(ALL_REASONS, key=lambda reason: reason.value)
+    parts = [
+        read_crl(
+            MIDDLE.crl(
+                extensions=[
+                    (
+                        x509.IssuingDistributionPoint(
+                            full_name=None,
+                            relative_name=None,
+                            only_contains_user_certs=False,
+                            only_contains_ca_certs=False,
+                            only_some_reasons=frozenset(some),
+                            indirect_crl=False,
+                            only_contains_attribute_certs=False,
+                        ),
+                        True,
+                    )
+                ]
+            ).public_bytes(Encoding.DER)
+        )
+        for some in (reasons[:4], reasons[4:])
+    ]
+    assert status(*parts, crl(ROOT), policy=HARD) is Status.GOOD
+    assert status(parts[0], crl(ROOT), policy=HARD) is Reason.REVOCATION_UNKNOWN
