@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.cms import der
-from certs.cms.algorithms import DATA, ContentEncryption, Digest, identified, known_digest
-from certs.cms.ber import Element, canonical, children, octets
+from certs.cms.algorithms import DATA, ContentEncryption, Digest, known_digest
+from certs.cms.ber import Element, canonical, children, octets, walk
 from certs.errors import DirectError, Reason
 
 __all__ = ["SIGNED_ATTRIBUTES", "SignedAttributes", "encode_attributes", "parse_attributes"]
@@ -162,8 +162,8 @@ def _capabilities(value: Element | None) -> frozenset[ContentEncryption]:
     if value is None:
         return frozenset()
     try:
-        named = {identified(part).oid for part in children(value.content)}
-    except DirectError:
+        named = {next(walk(part.content)).encoded for part in walk(value.content)}
+    except (DirectError, StopIteration):
         return frozenset()
     return frozenset(cipher for cipher in ContentEncryption if cipher.oid in named)
 

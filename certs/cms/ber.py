@@ -74,10 +74,16 @@ def walk(content: bytes) -> Iterator[Element]:
     """
     at, end = 0, len(content)
     while at < end:
-        tag, length, start = _header(content, at)
-        if length is None or start + length > end:
-            raise malformed("an element runs over the end of its container")
+        # Most headers are of two octets; a call for each would be a third of all the time here.
+        tag, length, start = content[at], content[at + 1] if at + 1 < end else 0x80, at + 2
+        if length >= 0x80 or tag & 0x1F == 0x1F:
+            tag, long, start = _header(content, at)
+            if long is None:
+                raise malformed("an indefinite length is where none can be")
+            length = long
         stop = start + length
+        if stop > end:
+            raise malformed("an element runs over the end of its container")
         yield Element(tag, content[start:stop], content[at:stop])
         at = stop
 
