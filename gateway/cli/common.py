@@ -19,6 +19,8 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 from sqlalchemy import Connection
 
 from certs.errors import DirectError
@@ -35,10 +37,12 @@ __all__ = [
     "Site",
     "console",
     "fail",
+    "grow",
     "on_site",
     "read_file",
     "show",
     "table",
+    "text",
     "write_json",
 ]
 
@@ -49,6 +53,7 @@ ConfigPath = Annotated[
     typer.Option("--config", "-c", envvar="DIRECT_GATEWAY_CONFIG", help="Configuration file."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+PIPE_COLUMNS: Final = 1000
 DEFAULT_CONFIG: Final = Path("direct-gateway.toml")
 # Whom the audit trail names for what is done here: the person behind sudo, where there is one.
 ACTOR: Final = f"cli:{os.environ.get('SUDO_USER') or os.environ.get('USER') or 'unknown'}"
@@ -80,8 +85,8 @@ class Site:
 
 
 def console() -> Console:
-    """Return the terminal; colours are off where output is piped."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """Return the terminal; where output is piped, no colours and nothing folded or cut."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
 
 
 def on_site(path: Path, work: Callable[[Site], Awaitable[T]]) -> T:
@@ -131,10 +136,10 @@ def table(
         console().print(f"{title}: none")
         return
     view = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        view.add_column(column.replace("_", " "), overflow="fold")
+    for number, column in enumerate(columns):
+        view.add_column(column.replace("_", " "), overflow="fold", no_wrap=number == 0)
     for row in rows:
-        view.add_row(*("" if row[c] is None else str(row[c]) for c in columns))
+        view.add_row(*(text(row[c]) for c in columns))
     console().print(view)
 
 
@@ -145,4 +150,24 @@ def show(value: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for name, item in value.items():
         if item is not None:
-            console().print(f"{name.replace('_', ' ')}: {item}", markup=False)
+            console().print(f"{name.replace('_', ' ')}: {text(item)}", markup=False)
+
+
+def grow(tree: Tree, name: str, value: object) -> None:
+    """Add `value` to a tree for people: mappings and lists as branches."""
+    if isinstance(value, Mapping):
+        branch = tree.add(Text(name))
+        for key, item in value.items():
+            grow(branch, str(key).replace("_", " "), item)
+    elif isinstance(value, list):
+        for item in value:
+            grow(tree, name, item)
+    elif value is not None:
+        tree.add(Text(f"{name}: {text(value)}"))
+
+
+def text(value: object) -> str:
+    """Return `value` as people read it: times in UTC to the second, nothing for None."""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    return "" if value is None else str(value)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.text import Text
 from rich.tree import Tree
 
 from certs.errors import DirectError, Reason
@@ -22,8 +23,10 @@ from gateway.cli.common import (
     Site,
     console,
     fail,
+    grow,
     on_site,
     table,
+    text,
     write_json,
 )
 from gateway.messages import Direction, Message, MessageState, Recipient
@@ -166,18 +169,14 @@ def _recipient(recipient: Recipient) -> dict[str, object]:
 
 def _tree(report: dict[str, Any]) -> Tree:
     head = f"{report['direction']} {report['kind']} {report['id']}: {report['state']}"
-    tree = Tree(head)
+    tree = Tree(Text(head))
     for name in ("from", "message_id", "size", "received", "answers", "reason", "detail"):
-        if report[name] is not None:
-            tree.add(f"{name.replace('_', ' ')}: {report[name]}")
+        grow(tree, name.replace("_", " "), report[name])
     for title in ("recipients", "timeline"):
         branch = tree.add(title)
         for item in report[title]:
-            branch.add("  ".join(str(value) for value in item.values() if value))
-    if report["evidence"]:
-        evidence = tree.add("evidence")
-        for name, value in report["evidence"].items():
-            evidence.add(f"{name}: {value}")
+            branch.add(Text("  ".join(text(value) for value in item.values() if value)))
+    grow(tree, "evidence", report["evidence"])
     return tree
 
 
