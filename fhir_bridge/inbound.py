@@ -286,8 +286,9 @@ def _extensions(
         raw.append("date")
     for name in raw:
         value = clean(root.header(name) or "")
-        parts = [("name", {"valueString": name}), ("value", {"valueString": value})]
-        extensions.append(extension(terms.extension("mime-header"), parts))
+        if value:
+            parts = [("name", {"valueString": name}), ("value", {"valueString": value})]
+            extensions.append(extension(terms.extension("mime-header"), parts))
     if found.partial:
         extensions.append({"url": terms.extension("partial"), "valueBoolean": True})
     return extensions

@@ -33,6 +33,7 @@ DEPTH_MAX: Final = 64
 # FHIR: string, 1,048,576 characters. Ours: elements of one resource.
 STRING_CHARACTERS_MAX: Final = 1024 * 1024
 ELEMENTS_MAX: Final = 100_000
+INTEGER_CHARACTERS: Final = 18
 
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -70,6 +71,7 @@ def load_any(text: bytes) -> Any:
             text.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_float=Decimal,
+            parse_int=_integer,
             parse_constant=_no_constant,
         )
     except RecursionError:
@@ -293,6 +295,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> JSON:
     if len(found) != len(pairs):
         raise _invalid(Issue("structure", "A name stands twice in one object."))
     return found
+
+
+def _integer(text: str) -> int | Decimal:
+    # A decimal may have more digits than an integer; beyond 64 bits it can only be a decimal.
+    return int(text) if len(text) <= INTEGER_CHARACTERS else Decimal(text)
 
 
 def _no_constant(text: str) -> None:

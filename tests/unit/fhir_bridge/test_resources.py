@@ -119,7 +119,7 @@ def test_the_texts_do_not_repeat_values() -> None:
     assert "SECRET" not in str([issue.text for issue in caught.value.issues])
 
 
-@pytest.mark.parametrize("literal", ["1.00", "0.10", "1e5", "-3.1415926535897932384"])
+@pytest.mark.parametrize("literal", ["1.00", "0.10", "1e5", "-3.1415926535897932384", "9" * 40])
 def test_decimals_keep_their_digits(literal: str) -> None:
     body = f'{{"a":{literal}}}'.encode()
     assert dump(load(body)).lower().replace(b"e+", b"e") == body
