@@ -23,6 +23,7 @@ from certs.errors import DirectError, Reason
 from gateway import messages
 from gateway.messages import Direction, Kind, Message
 from gateway.sandbox import Hisp, Sandbox
+from gateway.timeline import timeline
 
 __all__ = ["Fhir", "Step", "exchange"]
 
@@ -251,13 +252,14 @@ def _secured(hisp: Hisp, message: Message) -> Step:
 
 
 async def _relayed(hisp: Hisp, message: Message) -> Step:
-    [recipient] = await hisp.listening.database.read(
-        lambda c: messages.recipients_of(c, message.id)
+    [recipient], events = await hisp.listening.database.read(
+        lambda c: (messages.recipients_of(c, message.id), timeline(c, message.id))
     )
+    attempts = (e.detail for e in events if e.what == "delivery-attempted")
     return Step(
         hisp.name,
         "delivers by SMTP with STARTTLS to the other HISP's backbone listener",
-        (f"250 for {recipient.address}",),
+        (f"{recipient.address}: {next(attempts, 'not recorded')}",),
         _between(message.received_at, recipient.relayed_at),
     )
 
