@@ -274,6 +274,7 @@ async def _listen(
         hostname=config.gateway.hostname,
         tls=_tls(config, smtp),
         limits=Limits(size_octets=smtp.size_octets),
+        proxies=smtp.proxies,
     )
     bound = await listener.start(smtp.listen.host, smtp.listen.port)
     stack.push_async_callback(listener.stop, GRACE_S)

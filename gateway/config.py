@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ class Smtp(_Section):
     tls_certificate: Path | None = Field(None, description="PEM chain; none: made at init")
     tls_key: Path | None = Field(None, description="PEM key of tls_certificate")
     size_octets: int = Field(50 * 1024 * 1024, ge=65536, description="largest message accepted")
+    proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="networks whose connections begin with a PROXY protocol header"
+    )
 
     _parse = field_validator("listen", mode="before")(_host_port)
     _files = field_validator("tls_certificate", "tls_key", mode="before")(_none_where_empty)
@@ -265,6 +269,8 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, tuple):
+        return "[]"
     text = getattr(value, "value", value)
     return f'"{"" if text is None else text}"'
 
