@@ -9,7 +9,7 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -61,6 +61,7 @@ def create_app(
     base_url: str,
     decision_wait_s: float = 2.0,
     preflight: Preflight | None = None,
+    hook_hosts: Collection[str] = (),
     canonical: str = DEFAULT_CANONICAL,
     software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
@@ -69,7 +70,8 @@ def create_app(
     """Return the application. `base_url` is the public URL of `BASE_PATH`, without a final "/".
 
     `software` is our version, for the CapabilityStatement. `decision_wait_s`: how long a create
-    that sends waits for the decision on each recipient.
+    that sends waits for the decision on each recipient. `hook_hosts`: where subscriptions may
+    send, as host or host:port; nowhere by default.
     """
     terms = Terms(canonical)
     dispatcher = Dispatcher(
@@ -88,6 +90,7 @@ def create_app(
         clock=clock,
         decision_wait_s=decision_wait_s,
         terms=terms,
+        hook_hosts=hook_hosts,
     )
     binaries = BinaryApi(
         database=database,

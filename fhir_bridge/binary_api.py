@@ -106,7 +106,7 @@ class BinaryApi:
         return Response(status_code=204)
 
     async def _find(self, identity: UUID, client: Client) -> BinaryRow:
-        owners = client.owners | {client.own}
+        owners = client.owners
         row = await self._database.read(lambda c: find_binary(c, identity, owners))
         if row is None:
             raise not_found()

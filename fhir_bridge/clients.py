@@ -20,7 +20,7 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from fhir_bridge.tables import fhir_client, fhir_client_mailbox
 
-__all__ = ["Client", "add_client", "authenticate", "disable_client", "list_clients"]
+__all__ = ["Client", "add_client", "authenticate", "disable_client", "find_client", "list_clients"]
 
 TOKEN_OCTETS = 32
 
@@ -36,8 +36,9 @@ class Client:
 
     @property
     def owners(self) -> frozenset[str]:
-        """Every `owner` whose resources it may see: its mailboxes and what their domains share."""
-        return self.mailboxes | {f"@{key.rpartition('@')[2]}" for key in self.mailboxes}
+        """Every `owner` whose resources it may see: itself, its mailboxes, their domains."""
+        domains = {f"@{key.rpartition('@')[2]}" for key in self.mailboxes}
+        return self.mailboxes | domains | {self.own}
 
     @property
     def home(self) -> str:
@@ -46,7 +47,7 @@ class Client:
 
     @property
     def own(self) -> str:
-        """The `owner` of what it uploads before a mailbox has it."""
+        """The `owner` of its subscriptions, and of what it uploads before a mailbox has it."""
         return f"client:{self.id}"
 
 
@@ -83,6 +84,12 @@ def authenticate(connection: sa.Connection, token: str) -> Client:
     if not found or found[0].disabled:
         raise DirectError(Reason.AUTHENTICATION_FAILED, "no such token")
     return found[0]
+
+
+def find_client(connection: sa.Connection, identity: UUID) -> Client | None:
+    """Return the client `identity` unless it is disabled."""
+    found = _clients(connection, fhir_client.c.id == identity)
+    return found[0] if found and not found[0].disabled else None
 
 
 def list_clients(connection: sa.Connection) -> Sequence[Client]:

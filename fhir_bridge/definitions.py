@@ -190,6 +190,16 @@ _TYPES: Final = (
         ),
         in_mailbox=True,
     ),
+    ResourceType(
+        "Subscription",
+        _ALL,
+        (
+            _STATUS,
+            _token("type", "channel.type", often=True),
+            _uri("url", "channel.endpoint"),
+        ),
+        of_client=True,
+    ),
     _shared("Patient", *_PERSON, _date("birthdate", "birthDate")),
     _shared("Practitioner", *_PERSON),
     _shared("RelatedPerson", *_PERSON, _reference("patient", "patient", "Patient")),

@@ -47,13 +47,15 @@ class SearchParameter:
 class ResourceType:
     """One resource type: `interactions` by their FHIR codes.
 
-    One that is `in_mailbox` belongs to a mailbox, another to what the client's domain shares.
+    One that is `in_mailbox` belongs to a mailbox, one `of_client` to the client that made it,
+    another to what the client's domain shares.
     """
 
     name: str
     interactions: tuple[str, ...]
     parameters: tuple[SearchParameter, ...]
     in_mailbox: bool = False
+    of_client: bool = False
 
     def parameter(self, name: str) -> SearchParameter | None:
         """Return the search parameter `name` of this type or of all types."""

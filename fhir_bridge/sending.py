@@ -176,7 +176,7 @@ class Dispatcher:
         """
         own = {row.id: row for row in lifted.binaries}
         wanted = {c.at: binary_id(c.url, self._base_url) for c in draft.contents if c.url}
-        owners = client.owners | {client.own}
+        owners = client.owners
         rows = await self._database.read(
             lambda c: {at: own.get(i) or find_binary(c, i, owners) for at, i in wanted.items() if i}
         )

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.indexing import index_rows
 from fhir_bridge.resources import dump
-from fhir_bridge.tables import fhir_index, fhir_resource, fhir_version
+from fhir_bridge.tables import fhir_change, fhir_index, fhir_resource, fhir_version
 from fhir_bridge.terms import JSON, Terms
 
 __all__ = [
@@ -231,6 +231,11 @@ def _supersede(
 
 
 def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Terms) -> None:
+    """Make `stored` findable, and tell the subscriptions of it if there are any."""
+    if stored.type != "Subscription" and connection.execute(_SUBSCRIBED).first():
+        connection.execute(
+            fhir_change.insert().values(resource_id=stored.id, version=stored.version)
+        )
     rows = [
         {
             "resource_id": stored.id,
@@ -246,3 +251,13 @@ def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Ter
     ]
     if rows:
         connection.execute(fhir_index.insert(), rows)
+
+
+_SUBSCRIBED: Final = (
+    sa.select(sa.literal(1))
+    .where(
+        fhir_resource.c.type == "Subscription",
+        fhir_resource.c.deleted.is_(False),
+    )
+    .limit(1)
+)

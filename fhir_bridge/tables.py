@@ -15,6 +15,7 @@ from certs.tables import UtcDateTime, metadata
 
 __all__ = [
     "fhir_binary",
+    "fhir_change",
     "fhir_client",
     "fhir_client_mailbox",
     "fhir_index",
@@ -102,6 +103,15 @@ fhir_read: Final = sa.Table(
     sa.Column("owner", sa.String(ADDRESS_CHARACTERS), nullable=False, index=True),
     sa.Column("client_id", sa.Uuid, nullable=False),
     sa.Column("read_at", UtcDateTime, nullable=False),
+)
+
+# A change that subscriptions were not matched with yet; written with the change itself.
+fhir_change: Final = sa.Table(
+    "fhir_change",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("resource_id", sa.Uuid, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
 )
 
 # A notification that a subscription owes; gone once it is delivered or given up.

@@ -60,6 +60,8 @@ def owner_of(kind: ResourceType, resource: JSON, client: Client) -> str:
         FhirError: RESOURCE_UNSUPPORTED; a Communication names no mailbox, and the client has
             several.
     """
+    if kind.of_client:
+        return client.own
     if not kind.in_mailbox:
         return client.home
     named = [resource.get("sender", {}), *resource.get("recipient", ())]

@@ -11,7 +11,7 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -37,6 +37,7 @@ from fhir_bridge.resources import check, require_type
 from fhir_bridge.search import Query
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.store import Stored
+from fhir_bridge.subscriptions import require_hook
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.write_rules import (
     condition_of,
@@ -75,6 +76,7 @@ class Writer:
         clock: Clock,
         decision_wait_s: float,
         terms: Terms,
+        hook_hosts: Collection[str] = (),
     ) -> None:
         self._database = database
         self._bodies = bodies
@@ -83,6 +85,7 @@ class Writer:
         self._clock = clock
         self._decision_wait_s = decision_wait_s
         self._terms = terms
+        self._hook_hosts = hook_hosts
 
     async def create(
         self,
@@ -271,6 +274,8 @@ class Writer:
         require_type(resource, kind.name)
         lifted = await lift(resource, bodies=self._bodies, owner=client.own, now=self._clock())
         await asyncio.to_thread(check, resource)
+        if kind.name == "Subscription":
+            require_hook(resource, self._hook_hosts)
         wanted = conditional_references(resource)
         if wanted:
             places = await self._database.read(lambda c: self._places(c, wanted, client))

@@ -104,6 +104,13 @@ def upgrade() -> None:
         op.f("ix_fhir_binary_communication_id"), "fhir_binary", ["communication_id"], unique=False
     )
     op.create_table(
+        "fhir_change",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("resource_id", sa.Uuid(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_change")),
+    )
+    op.create_table(
         "fhir_client",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -496,6 +503,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_fhir_index_resource_id_name"), table_name="fhir_index")
     op.drop_table("fhir_index")
     op.drop_table("fhir_client")
+    op.drop_table("fhir_change")
     op.drop_index(op.f("ix_fhir_binary_communication_id"), table_name="fhir_binary")
     op.drop_index(op.f("ix_fhir_binary_body_key"), table_name="fhir_binary")
     op.drop_table("fhir_binary")

@@ -216,6 +216,7 @@ async def world(sqlite_database: Database) -> AsyncIterator[World]:
         base_url=BASE,
         decision_wait_s=0,
         preflight=preflight,
+        hook_hosts=["bot.example", "127.0.0.1:9"],
         resource_octets=2 * 1024 * 1024,
         binary_octets=2 * 1024 * 1024,
     )

@@ -16,14 +16,14 @@ async def test_a_token_opens_its_mailboxes(sqlite_database: Database) -> None:
     token = await sqlite_database.write(lambda c: add_client(c, "ehr", [ANNA, ZOE, ANNA], NOW))
     client = await sqlite_database.read(lambda c: authenticate(c, token))
     assert client.mailboxes == {ANNA.key, ZOE.key}
-    assert client.owners == {ANNA.key, ZOE.key, "@direct.hillside.example"}
+    assert client.owners == {ANNA.key, ZOE.key, "@direct.hillside.example", client.own}
     assert client.home == "@direct.hillside.example"
 
 
 async def test_a_client_may_have_no_mailbox(sqlite_database: Database) -> None:
     token = await sqlite_database.write(lambda c: add_client(c, "monitor", [], NOW))
     client = await sqlite_database.read(lambda c: authenticate(c, token))
-    assert client.owners == frozenset()
+    assert client.owners == {client.own}
 
 
 async def test_a_name_is_used_once(sqlite_database: Database) -> None:

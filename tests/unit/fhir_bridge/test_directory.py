@@ -58,6 +58,12 @@ MINIMAL: dict[str, dict[str, Any]] = {
     },
     "CarePlan": {"status": "active", "intent": "plan", "subject": {"display": "x"}},
     "Encounter": {"status": "planned", "class": {"code": "AMB"}},
+    "Subscription": {
+        "status": "requested",
+        "reason": "test",
+        "criteria": "Communication",
+        "channel": {"type": "rest-hook", "endpoint": "https://bot.example/hook"},
+    },
     "RelatedPerson": {"patient": {"display": "x"}},
     "HealthcareService": {"active": True},
 }
