@@ -22,7 +22,7 @@ from gateway.judgement import Judgement, judge
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, decide
 from trust_bundles.policy import Direction, Purpose
-from trust_bundles.store import anchors_for
+from trust_bundles.store import AnchorSets
 from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Completion", "Trust"]
@@ -53,12 +53,15 @@ class Trust:
         self._completion = completion
         self._policy = policy
         self._cache = cache
+        self._sets = AnchorSets()
 
     async def recipients(
         self, author: DirectAddress, found: Sequence[Evidence], now: datetime
     ) -> list[Decision]:
         """Say of each recipient whether `author` may encrypt to it: by the author's anchors."""
-        anchors = await self._database.read(lambda c: anchors_for(c, author, Direction.OUTGOING))
+        anchors = await self._database.read(
+            lambda c: self._sets.anchors_for(c, author, Direction.OUTGOING)
+        )
         complete = await asyncio.gather(
             *(
                 self._completion.complete(evidence, anchors, now=now, policy=self._policy)
@@ -88,9 +91,9 @@ class Trust:
     ) -> Judgement:
         """Say for each recipient whether it believes the signer: by the recipient's anchors."""
         anchors = await self._database.read(
-            lambda c: {r: anchors_for(c, r, Direction.INCOMING) for r in recipients}
+            lambda c: {r: self._sets.anchors_for(c, r, Direction.INCOMING) for r in recipients}
         )
-        together = Anchors(anchor for one in anchors.values() for anchor in one)
+        together = self._sets.merged(anchors.values())
         complete = await self._completion.complete(evidence, together, now=now, policy=self._policy)
         return await asyncio.to_thread(
             judge, complete, anchors, now=now, policy=self._policy, cache=self._cache

@@ -8,10 +8,10 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 from cryptography import x509
@@ -25,7 +25,17 @@ from trust_bundles.anchors import Anchors
 from trust_bundles.policy import Direction
 from trust_bundles.tables import anchor
 
-__all__ = ["StoredAnchor", "add_anchor", "anchors_for", "list_anchors", "remove_anchor"]
+__all__ = [
+    "AnchorSets",
+    "StoredAnchor",
+    "add_anchor",
+    "anchors_for",
+    "list_anchors",
+    "remove_anchor",
+]
+
+
+SETS: Final = 256  # kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +104,58 @@ def remove_anchor(
     return connection.execute(query).rowcount
 
 
+class AnchorSets:
+    """The sets of anchors in use, each made once: making one costs more than a decision.
+
+    A set is a function of the rows, so a changed row gives another set at the next message.
+    """
+
+    def __init__(self) -> None:
+        self._sets: dict[tuple[str, ...], Anchors] = {}
+        self._merged: dict[frozenset[bytes], Anchors] = {}
+
+    def anchors_for(
+        self, connection: sa.Connection, address: DirectAddress, direction: Direction
+    ) -> Anchors:
+        """Return what `address` trusts in one direction: its own and its domain's (AS-080)."""
+        names = tuple(connection.execute(_trusted(anchor.c.sha256, address, direction)).scalars())
+        if names not in self._sets:
+            _bound(self._sets)
+            self._sets[names] = anchors_for(connection, address, direction)
+        return self._sets[names]
+
+    def merged(self, sets: Iterable[Anchors]) -> Anchors:
+        """Return all anchors of several sets as one."""
+        by_digest = {one.digest: one for one in sets}
+        if len(by_digest) == 1:
+            return next(iter(by_digest.values()))
+        key = frozenset(by_digest)
+        if key not in self._merged:
+            _bound(self._merged)
+            self._merged[key] = Anchors(cert for one in by_digest.values() for cert in one)
+        return self._merged[key]
+
+
 def anchors_for(connection: sa.Connection, address: DirectAddress, direction: Direction) -> Anchors:
-    """Return what `address` trusts in one direction: its own anchors and its domain's (AS-080)."""
-    query = (
-        sa.select(anchor.c.certificate)
+    """Return what `address` trusts in one direction, made anew from the database."""
+    rows = connection.execute(_trusted(anchor.c.certificate, address, direction)).scalars()
+    return Anchors(x509.load_der_x509_certificate(der) for der in rows)
+
+
+def _trusted(
+    column: sa.Column[Any], address: DirectAddress, direction: Direction
+) -> sa.Select[Any]:
+    return (
+        sa.select(column)
         .where(anchor.c.owner.in_((address.key, address.domain)))
         .where(anchor.c[direction.value])
         .order_by(anchor.c.sha256)
     )
-    return _anchors(tuple(connection.execute(query).scalars()))
 
 
-@lru_cache(maxsize=256)
-def _anchors(encoded: tuple[bytes, ...]) -> Anchors:
-    # The set is a function of the rows, so that a changed row gives a new one at once.
-    return Anchors(x509.load_der_x509_certificate(der) for der in encoded)
+def _bound(sets: dict[Any, Anchors]) -> None:
+    if len(sets) >= SETS:
+        del sets[next(iter(sets))]
 
 
 def _owner(domain_or_address: str) -> str:
