@@ -24,18 +24,27 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certs.address import DirectAddress
 from certs.directory import LiveDirectory
 from certs.evidence import Evidence, Found, Level, Step
-from certs.memory import Memory
+from certs.memory import Kept, Memory
 from certs.policy import CertificatePolicy
 from certs.ports import Clock, Database
 from certs.tables import cached
 
-__all__ = ["CachingDirectory", "Entry", "flush", "list_entries", "load", "save"]
+__all__ = [
+    "CachingDirectory",
+    "DatabaseArchive",
+    "Entry",
+    "flush",
+    "list_entries",
+    "load",
+    "save",
+]
 
 LONGEST: Final = timedelta(hours=1)
 LONGEST_NEGATIVE: Final = timedelta(minutes=5)
 FAILURE: Final = timedelta(seconds=10)
 ADDRESSES: Final = 10_000  # in memory; the database has no limit
 DISCOVERY: Final = "discovery"
+CRL: Final = "crl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +91,40 @@ class CachingDirectory:
             return 0
         return await self._database.write(lambda c: flush(c, key))
 
-    async def _learn(self, address: DirectAddress, now: datetime) -> tuple[Evidence, datetime]:
+    async def _learn(self, address: DirectAddress, now: datetime) -> Kept[Evidence]:
         if self._database is not None:
-            entry = await self._database.read(lambda c: load(c, DISCOVERY, address.key, now))
-            if entry is not None:
-                return _evidence(address, entry.value), entry.expires_at
+            entry = await self._database.read(lambda c: load(c, DISCOVERY, address.key))
+            if entry is not None and entry.stored_at <= now < entry.expires_at:
+                return Kept(_evidence(address, entry.value), now, entry.expires_at)
         evidence, ttl_s = await self._live.look_up(address)
         until = _until(evidence, ttl_s, now)
         if self._database is not None and evidence.failure is None and until > now:
             entry = Entry(DISCOVERY, address.key, _value(evidence), now, until)
             await self._database.write(lambda c: save(c, entry))
-        return evidence, until
+        return Kept(evidence, now, until)
 
 
-def load(connection: sa.Connection, kind: str, key: str, now: datetime) -> Entry | None:
-    """Return what is remembered and has not run out."""
+class DatabaseArchive:
+    """Implements `certs.revocation_source.Archive`: the last good CRLs, across restarts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def last_good(self, url: str) -> tuple[bytes, datetime] | None:
+        """Return the list last stored for `url`, and until when it was to be used."""
+        entry = await self._database.read(lambda c: load(c, CRL, url))
+        return (entry.value, entry.expires_at) if entry else None
+
+    async def store(self, url: str, content: bytes, now: datetime, until: datetime) -> None:
+        """Keep a list in the place of the one before it."""
+        entry = Entry(CRL, url, content, now, until)
+        await self._database.write(lambda c: save(c, entry))
+
+
+def load(connection: sa.Connection, kind: str, key: str) -> Entry | None:
+    """Return what is remembered, also where it has run out."""
     query = sa.select(cached).where(cached.c.digest == _digest(kind, key))
-    row = connection.execute(query.where(cached.c.expires_at > now)).mappings().first()
+    row = connection.execute(query).mappings().first()
     return _entry(row) if row else None
 
 

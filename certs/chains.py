@@ -27,7 +27,7 @@ from certs.evidence import Evidence, Revocation
 from certs.http_client import HttpClient
 from certs.issuers import IssuerIndex, signed_by
 from certs.locations import issuer_urls
-from certs.memory import Memory
+from certs.memory import Kept, Memory
 from certs.path import CANDIDATES, Path, find_path
 from certs.policy import CertificatePolicy
 from certs.revocation_source import RevocationSource
@@ -76,13 +76,13 @@ class Chains:
             evidence, intermediates=kept.answer.intermediates, revocation=kept.answer.revocation
         )
 
-    async def _gather(self, work: _Work) -> tuple[_Gathered, datetime]:
+    async def _gather(self, work: _Work) -> Kept[_Gathered]:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 await asyncio.gather(*(self._one(work, leaf) for leaf in work.leaves))
         except TimeoutError:
             work.unreachable.append("deadline")
-        return work.gathered(), work.now + KEPT
+        return Kept(work.gathered(), work.now, work.now + KEPT)
 
     async def _one(self, work: _Work, leaf: x509.Certificate) -> None:
         path = await work.path(leaf)

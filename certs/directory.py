@@ -34,7 +34,7 @@ from certs.http_client import HttpClient
 from certs.ldap_cert import servers_in_order
 from certs.ldap_client import LdapClient
 from certs.policy import CertificatePolicy
-from certs.revocation_source import RevocationSource
+from certs.revocation_source import Archive, RevocationSource
 
 __all__ = ["LiveDirectory", "open_directory"]
 
@@ -46,11 +46,19 @@ CERTIFICATE_OCTETS: Final = 64 * 1024
 class LiveDirectory:
     """Implements `gateway.ports.Directory` by asking anew each time; `certs.cache` remembers."""
 
-    def __init__(self, *, dns: DnsClient, ldap: LdapClient, http: HttpClient) -> None:
+    def __init__(
+        self,
+        *,
+        dns: DnsClient,
+        ldap: LdapClient,
+        http: HttpClient,
+        archive: Archive | None = None,
+    ) -> None:
         self._dns = dns
         self._ldap = ldap
         self._http = http
-        self._chains = Chains(http=http, revocation=RevocationSource(http=http))
+        source = RevocationSource(http=http, archive=archive)
+        self._chains = Chains(http=http, revocation=source)
 
     async def evidence_for(self, address: DirectAddress) -> Evidence:
         """Return all that can be learnt about `address`; a failed look-up is evidence too."""
@@ -139,11 +147,12 @@ async def open_directory(
     allow_private: bool = False,
     dns_lifetime_s: float = LIFETIME_S,
     authority_port: int = DNS_PORT,
+    archive: Archive | None = None,
 ) -> AsyncIterator[LiveDirectory]:
     """Open a directory that asks `resolver` (address and port), or the system's where None.
 
     `allow_private` lets strangers' records lead into loopback and private networks, as they do in
-    a sandbox or an isolated network.
+    a sandbox or an isolated network. `archive` keeps CRLs across restarts.
     """
     dns = DnsClient(
         resolver=resolver,
@@ -153,7 +162,7 @@ async def open_directory(
     )
     ldap, http = LdapClient(), HttpClient(resolver=dns)
     try:
-        yield LiveDirectory(dns=dns, ldap=ldap, http=http)
+        yield LiveDirectory(dns=dns, ldap=ldap, http=http, archive=archive)
     finally:
         await http.aclose()
         ldap.close()

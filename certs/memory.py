@@ -47,9 +47,9 @@ class Memory(Generic[T]):
         self._running: dict[Hashable, asyncio.Task[Kept[T]]] = {}
 
     async def get(
-        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
+        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[Kept[T]]]
     ) -> Kept[T]:
-        """Return what is kept under `key`, or else what `fetch` returns with its end.
+        """Return what is kept under `key`, or else what `fetch` returns.
 
         Where `fetch` raises a `DirectError`, the last good answer is returned beside the failure,
         and nobody asks again for a minute. In the last tenth of its time an answer is fetched anew
@@ -69,7 +69,7 @@ class Memory(Generic[T]):
         self._kept.clear()
 
     def _start(
-        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
+        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[Kept[T]]]
     ) -> asyncio.Task[Kept[T]]:
         task = self._running.get(key)
         if task is None:
@@ -79,12 +79,11 @@ class Memory(Generic[T]):
         return task
 
     async def _refresh(
-        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[tuple[T, datetime]]]
+        self, key: Hashable, now: datetime, fetch: Callable[[], Awaitable[Kept[T]]]
     ) -> Kept[T]:
         old = self._kept.get(key)
         try:
-            answer, until = await fetch()
-            kept = Kept(answer, now, until)
+            kept = await fetch()
         except DirectError as error:
             kept = Kept(old.answer if old else None, now, now + RETRY, error.detail)
         self._keep(key, kept)

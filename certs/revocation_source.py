@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.x509 import ocsp
@@ -24,26 +24,40 @@ from certs.evidence import Revocation
 from certs.http_client import HttpClient
 from certs.issuers import sha256_of
 from certs.locations import crl_urls, ocsp_urls
-from certs.memory import RETRY, Memory
+from certs.memory import RETRY, Kept, Memory
 from certs.ocsp import Status, fresh_until, request_for, status_in
 from certs.path import Path
 
-__all__ = ["RevocationSource"]
+__all__ = ["Archive", "RevocationSource"]
 
 CRLS: Final = 512  # kept
 OCSP_ANSWERS: Final = 10_000  # kept
 OCSP_OCTETS: Final = 64 * 1024
 LONGEST: Final = timedelta(hours=1)  # kept without asking again, whatever nextUpdate says
 FETCH_S: Final = 10.0
+ARCHIVED_OCTETS: Final = 16 * 1024 * 1024
 
 _MEDIA_TYPE: Final = "application/ocsp-request"
 
 
-class RevocationSource:
-    """Fetches and keeps revocation answers."""
+class Archive(Protocol):
+    """Keeps CRLs where a restart does not lose them."""
 
-    def __init__(self, *, http: HttpClient) -> None:
+    async def last_good(self, url: str) -> tuple[bytes, datetime] | None:
+        """Return the list last stored for `url`, and until when it was to be used."""
+        ...
+
+    async def store(self, url: str, content: bytes, now: datetime, until: datetime) -> None:
+        """Keep a list in the place of the one before it."""
+        ...
+
+
+class RevocationSource:
+    """Fetches and keeps revocation answers; CRLs also in the archive, where there is one."""
+
+    def __init__(self, *, http: HttpClient, archive: Archive | None = None) -> None:
         self._http = http
+        self._archive = archive
         self._crls: Memory[Crl] = Memory(CRLS)
         self._ocsp: Memory[ocsp.OCSPResponse] = Memory(OCSP_ANSWERS)
 
@@ -76,7 +90,7 @@ class RevocationSource:
         crls: list[Crl] = []
         unreachable: list[str] = []
         for url in crl_urls(cert):
-            kept = await self._crls.get(url, now, partial(self._fetch_crl, url, now))
+            kept = await self._crls.get(url, now, partial(self._crl, url, now))
             crls += [kept.answer] if kept.answer else []
             unreachable += [url] if kept.failure else []
         return Revocation(tuple(crls), (), tuple(unreachable), now)
@@ -93,7 +107,20 @@ class RevocationSource:
             unreachable.append(url)
         return Revocation((), (), tuple(unreachable), now)
 
-    async def _fetch_crl(self, url: str, now: datetime) -> tuple[Crl, datetime]:
+    async def _crl(self, url: str, now: datetime) -> Kept[Crl]:
+        stored = await self._archive.last_good(url) if self._archive else None
+        if stored is not None and now < stored[1]:
+            return Kept(await asyncio.to_thread(read_crl, stored[0]), now, stored[1])
+        try:
+            return await self._fetch_crl(url, now)
+        except DirectError as error:
+            if stored is None:
+                raise
+            # K-06: the last good list serves on while there is no newer one to be had.
+            old = await asyncio.to_thread(read_crl, stored[0])
+            return Kept(old, now, now + RETRY, error.detail)
+
+    async def _fetch_crl(self, url: str, now: datetime) -> Kept[Crl]:
         data = await self._http.get(
             url,
             limit_octets=CRL_OCTETS,
@@ -103,11 +130,14 @@ class RevocationSource:
         crl = await asyncio.to_thread(read_crl, data)
         # AS-088: some lists live for a second. Asking again every minute is often enough.
         ends = max(crl.next_update or now + LONGEST, now + RETRY)
-        return crl, min(ends, now + LONGEST)
+        until = min(ends, now + LONGEST)
+        if self._archive is not None and len(data) <= ARCHIVED_OCTETS:
+            await self._archive.store(url, data, now, until)
+        return Kept(crl, now, until)
 
     async def _ask(
         self, url: str, cert: x509.Certificate, issuer: x509.Certificate, now: datetime
-    ) -> tuple[ocsp.OCSPResponse, datetime]:
+    ) -> Kept[ocsp.OCSPResponse]:
         data = await self._http.post(
             url,
             request_for(cert, issuer),
@@ -122,4 +152,4 @@ class RevocationSource:
             raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP answer does not parse") from None
         if status_in(answer, cert, issuer, now) is Status.UNKNOWN:
             raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP responder knows no answer")
-        return answer, min(fresh_until(answer) or now + LONGEST, now + LONGEST)
+        return Kept(answer, now, min(fresh_until(answer) or now + LONGEST, now + LONGEST))

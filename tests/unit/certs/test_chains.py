@@ -10,11 +10,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509 import ocsp
 
 from certs.address import parse_address
+from certs.cache import DatabaseArchive
 from certs.directory import LiveDirectory, open_directory
 from certs.errors import Reason
 from certs.evidence import Evidence, Found, Level
 from certs.issue import Locations
 from certs.policy import CertificatePolicy
+from certs.ports import Database
 from tests.helpers.pki import NOW, Ca, der, pem
 from tests.helpers.web import Exchange, Web, web
 from trust_bundles.decision import Decision, decide
@@ -139,3 +141,26 @@ async def test_last_good_list_serves_while_the_server_is_away(
     assert evidence.revocation.unreachable == (site.url("/crl"),)
     decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=later)
     assert decision.reason is Reason.CERTIFICATE_REVOKED
+
+
+@pytest.mark.parametrize("age", [timedelta(minutes=10), timedelta(days=7)])
+async def test_list_survives_a_restart(
+    age: timedelta, site: Web, sqlite_database: Database
+) -> None:
+    """K-06: while it is fresh nobody is asked; later it serves where nobody answers."""
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/crl"] = ROOT.crl([leaf]).public_bytes(Encoding.DER)
+    found, anchors = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),)), [ROOT.certificate]
+    archive = DatabaseArchive(sqlite_database)
+    silent = ("127.0.0.1", 1)
+    for now in (NOW, NOW + age):
+        async with open_directory(
+            resolver=silent, allow_private=True, archive=archive
+        ) as directory:
+            evidence = await directory.complete(found, anchors, now=now, policy=POLICY)
+        decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=now)
+        assert decision.reason is Reason.CERTIFICATE_REVOKED
+        site.files.clear()
+    expected = (site.url("/crl"),) if age > timedelta(hours=1) else ()
+    assert evidence.revocation.unreachable == expected

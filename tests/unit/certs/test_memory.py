@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from certs.errors import DirectError, Reason
-from certs.memory import RETRY, Memory
+from certs.memory import RETRY, Kept, Memory
 from tests.helpers.pki import NOW
 
 HOUR = timedelta(hours=1)
-Fetch = Callable[[], Awaitable[tuple[str, datetime]]]
+Fetch = Callable[[], Awaitable[Kept[str]]]
 
 
 class Source:
@@ -26,13 +26,13 @@ class Source:
     def at(self, now: datetime) -> Fetch:
         """The fetch of one call."""
 
-        async def fetch() -> tuple[str, datetime]:
+        async def fetch() -> Kept[str]:
             answer = self._answers[min(self.asked, len(self._answers) - 1)]
             self.asked += 1
             await self.gate.wait()
             if isinstance(answer, BaseException):
                 raise answer
-            return answer, now + HOUR
+            return Kept(answer, now, now + HOUR)
 
         return fetch
 
