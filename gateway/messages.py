@@ -31,7 +31,7 @@ __all__ = [
     "Recipient",
     "Source",
     "accept",
-    "find_outgoing",
+    "find_sent",
     "get",
     "late_recipients",
     "list_messages",
@@ -75,9 +75,6 @@ class MessageState(Enum):
     FINISHED = "finished"
 
 
-_ENDS: Final = (MessageState.REFUSED, MessageState.FINISHED)
-
-
 @dataclass(frozen=True, slots=True)
 class NewMessage:
     """A message to accept.
@@ -100,6 +97,7 @@ class NewMessage:
     dedupe_key: str | None = None
     parent: UUID | None = None
     recipient_state: str = "queued"
+    due_at: datetime | None = None  # when a recipient is late of whom nothing is heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ def accept(
     """
     if new.dedupe_key is not None:
         lock(connection, f"message {new.dedupe_key}")
-        known = connection.execute(_BY_DEDUPE_KEY, {"the_key": new.dedupe_key}).scalar()
+        known = connection.execute(_BY_DEDUPE_KEY, {"key": new.dedupe_key}).scalar()
         if known is not None:
             return known, False
     spool.record(connection, new.body, now)
@@ -203,6 +201,7 @@ def _recipient_rows(new: NewMessage, now: datetime) -> list[dict[str, object]]:
             "address_key": address.key,
             "state": new.recipient_state,
             "updated_at": now,
+            "due_at": new.due_at,
         }
         for ordinal, address in enumerate(dict.fromkeys(new.recipients))
     ]
@@ -214,10 +213,17 @@ def get(connection: sa.Connection, message_id: UUID) -> Message | None:
     return _message(row) if row else None
 
 
-def find_outgoing(connection: sa.Connection, message_id_header: str) -> Message | None:
-    """Return the message that we sent under this Message-ID; the newest where several were."""
-    row = connection.execute(_SENT, {"the_header": message_id_header}).first()
-    return _message(row) if row else None
+def find_sent(
+    connection: sa.Connection, message_id_header: str, told: Sequence[DirectAddress]
+) -> Sequence[Message]:
+    """Return the messages under this Message-ID that a notice to `told` is about, oldest first.
+
+    Those of which one of `told` is the author; else an author of their domain named them.
+    """
+    sent = [_message(r) for r in connection.execute(_SENT, {"the_header": message_id_header})]
+    theirs = [m for m in sent if m.author in told or m.envelope_sender in told]
+    domains = {address.domain for address in told}
+    return theirs or [m for m in sent if m.author is not None and m.author.domain in domains]
 
 
 def list_messages(
@@ -288,11 +294,10 @@ def set_outcome(
         "message_id_header": message_id_header,
         "wants_dispatched": wants_dispatched,
         "parent": parent,
-        "finished_at": now if state in _ENDS else None,
+        "finished_at": now if state in (MessageState.REFUSED, MessageState.FINISHED) else None,
     }
     values = {name: value for name, value in learnt.items() if value is not None}
-    change = message.update().where(message.c.id == message_id)
-    connection.execute(change.values(state=state.value, **values))
+    connection.execute(_CHANGE, {"the_id": message_id, "state": state.value, **values})
 
 
 def set_recipient(
@@ -316,6 +321,8 @@ def set_recipient(
     that was recorded before.
     """
     values: dict[str, object] = {
+        "the_id": message_id,
+        "the_key": address.key,
         "state": state,
         "reason": reason and reason.code,
         "detail": detail,
@@ -327,12 +334,9 @@ def set_recipient(
         values[f"{state}_at"] = now
     if sealed is not None:
         values["body_key"] = sealed.key
-    change = recipient.update().where(
-        recipient.c.message_id == message_id, recipient.c.address_key == address.key
-    )
-    if was is not None:
-        change = change.where(recipient.c.state == was)
-    return connection.execute(change.values(**values)).rowcount == 1
+    if was is None:
+        return connection.execute(_MOVE, values).rowcount == 1
+    return connection.execute(_MOVE_FROM, {**values, "the_state": was}).rowcount == 1
 
 
 def _message(row: sa.Row[Any]) -> Message:
@@ -371,18 +375,22 @@ _MESSAGE: Final = tuple(message.c)
 _RECIPIENT: Final = tuple(column for column in recipient.c if column.name != "address_key")
 _ADD_MESSAGE: Final = message.insert()
 _ADD_RECIPIENTS: Final = recipient.insert()
-_BY_DEDUPE_KEY: Final = sa.select(message.c.id).where(
-    message.c.dedupe_key == sa.bindparam("the_key")
+_BY_DEDUPE_KEY: Final = sa.select(message.c.id).where(message.c.dedupe_key == sa.bindparam("key"))
+_CHANGE: Final = message.update().where(message.c.id == sa.bindparam("the_id"))
+_MOVE: Final = recipient.update().where(
+    recipient.c.message_id == sa.bindparam("the_id"),
+    recipient.c.address_key == sa.bindparam("the_key"),
 )
+_MOVE_FROM: Final = _MOVE.where(recipient.c.state == sa.bindparam("the_state"))
 _BY_ID: Final = sa.select(*_MESSAGE).where(message.c.id == sa.bindparam("the_id"))
 _SENT: Final = (
     sa.select(*_MESSAGE)
     .where(
         message.c.message_id_header == sa.bindparam("the_header"),
         message.c.direction == Direction.OUTGOING.value,
+        message.c.kind == Kind.MESSAGE.value,
     )
-    .order_by(message.c.id.desc())
-    .limit(1)
+    .order_by(message.c.id)
 )
 _RECIPIENTS: Final = (
     sa.select(*_RECIPIENT)

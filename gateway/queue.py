@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import cache
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
+from certs.tables import UtcDateTime
 from gateway.locks import lock
 from gateway.tables import job as jobs
 from gateway.tables import paused_destination
@@ -127,37 +129,53 @@ def claim(
 
     Jobs to a destination in `not_to`, or to one that is paused, are left alone.
     """
+    values: dict[str, object] = {
+        "now": now,
+        "count": limit,
+        "until": now + timedelta(seconds=lease_s),
+        "token": uuid4(),
+    }
+    if kinds is not None:
+        values["kinds"] = list(kinds)
+    if not_to:
+        values["not_to"] = list(not_to)
+    rows = connection.execute(_claim("kinds" in values, "not_to" in values), values)
+    return sorted(map(_job, rows), key=lambda job: (job.due_at, job.id))
+
+
+@cache
+def _claim(by_kind: bool, but_some: bool) -> sa.Executable:
+    """Return the statement of `claim`; to build it anew would cost more than to run it."""
+    now = sa.bindparam("now", type_=UtcDateTime)
     due = sa.select(jobs.c.id).where(
         jobs.c.state == JobState.READY.value,
         jobs.c.due_at <= now,
         sa.or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= now),
         jobs.c.destination.not_in(sa.select(paused_destination.c.destination)),
     )
-    if kinds is not None:
-        due = due.where(jobs.c.kind.in_(kinds))
-    if not_to:
-        due = due.where(jobs.c.destination.not_in(not_to))
+    if by_kind:
+        due = due.where(jobs.c.kind.in_(sa.bindparam("kinds", expanding=True)))
+    if but_some:
+        due = due.where(jobs.c.destination.not_in(sa.bindparam("not_to", expanding=True)))
     # PostgreSQL may run a sub-select more than once, and past its limit, unless it is
     # materialized. SQLAlchemy leaves FOR UPDATE out on SQLite, where there is one writer.
     chosen = (
         due.order_by(jobs.c.due_at)
-        .limit(limit)
+        .limit(sa.bindparam("count", type_=sa.Integer))
         .with_for_update(skip_locked=True)
         .cte("chosen")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    leased = (
+    return (
         jobs.update()
         .where(jobs.c.id.in_(sa.select(chosen.c.id)))
         .values(
-            lease_until=now + timedelta(seconds=lease_s),
-            lease_token=uuid4(),
+            lease_until=sa.bindparam("until", type_=UtcDateTime),
+            lease_token=sa.bindparam("token", type_=sa.Uuid),
             attempts=jobs.c.attempts + 1,
         )
         .returning(*_COLUMNS)
     )
-    claimed = [_job(row) for row in connection.execute(leased)]
-    return sorted(claimed, key=lambda job: (job.due_at, job.id))
 
 
 def renew(
@@ -174,8 +192,7 @@ def finish(connection: sa.Connection, job: Job) -> None:
     Raises:
         LeaseLostError: this claim is not the present one; nothing of it may be recorded.
     """
-    done = jobs.delete().where(jobs.c.id == job.id, jobs.c.lease_token == job.token)
-    if connection.execute(done).rowcount != 1:
+    if connection.execute(_FINISH, {"the_id": job.id, "the_token": job.token}).rowcount != 1:
         raise LeaseLostError(job)
 
 
@@ -246,8 +263,8 @@ def _settle(connection: sa.Connection, job: Job, **values: object) -> None:
 
 
 def _change(connection: sa.Connection, job: Job, **values: object) -> bool:
-    held = jobs.update().where(jobs.c.id == job.id, jobs.c.lease_token == job.token)
-    return connection.execute(held.values(**values)).rowcount == 1
+    held = {"the_id": job.id, "the_token": job.token}
+    return connection.execute(_CHANGE, {**held, **values}).rowcount == 1
 
 
 def _job(row: sa.Row[Any]) -> Job:
@@ -270,4 +287,10 @@ def _job(row: sa.Row[Any]) -> Job:
 
 _COLUMNS: Final = tuple(jobs.c)
 _PUT: Final = jobs.insert()
+_IS_HELD: Final = (
+    jobs.c.id == sa.bindparam("the_id"),
+    jobs.c.lease_token == sa.bindparam("the_token"),
+)
+_FINISH: Final = jobs.delete().where(*_IS_HELD)
+_CHANGE: Final = jobs.update().where(*_IS_HELD)
 _BY_KEY: Final = sa.select(jobs.c.id).where(jobs.c.key == sa.bindparam("the_key"))
