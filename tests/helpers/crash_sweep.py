@@ -121,7 +121,7 @@ def _run(folder: Path, options: Sequence[str]) -> tuple[int, list[str], list[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     return child.returncode, child.stdout.splitlines(keepends=True), list(_calls(trace))
 
