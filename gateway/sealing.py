@@ -20,6 +20,7 @@ from certs.identity import Identity
 from certs.ports import Writable
 from gateway import smime
 from gateway.message import header_of, outer_header, prepare
+from gateway.unsealed import Algorithms
 
 __all__ = ["Copy", "seal_copies"]
 
@@ -43,7 +44,7 @@ def seal_copies(
     boundary: str,
     trace: bytes,
     now: datetime,
-) -> smime.Algorithms:
+) -> Algorithms:
     """Write every copy and return the algorithms used; `clear` then holds what was wrapped.
 
     `message_id` and `accepted_at` stand in where the message has no Message-ID or Date; `trace`

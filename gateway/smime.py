@@ -30,17 +30,9 @@ from certs.ports import Writable
 from gateway.opening import Opening
 from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import base64_lines, base64_octets
-from gateway.unsealed import Algorithms, Reading, Unsealed, VerifiedSigner
+from gateway.unsealed import Algorithms, Reading, Unsealed
 
-__all__ = [
-    "Algorithms",
-    "SealOptions",
-    "Unsealed",
-    "VerifiedSigner",
-    "seal",
-    "sealed_octets",
-    "unseal",
-]
+__all__ = ["SealOptions", "seal", "sealed_octets", "unseal"]
 
 _CHUNK_OCTETS: Final = 128 * 1024
 _POLICY: Final = CertificatePolicy()

@@ -11,7 +11,8 @@ from cryptography import x509
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from gateway import smime
-from gateway.smime import SealOptions, Unsealed
+from gateway.smime import SealOptions
+from gateway.unsealed import Unsealed
 from tests.helpers.pki import NOW, Ca
 
 __all__ = ["BOUNDARY", "MESSAGE", "OUTER", "Opened", "ca", "identity", "seal", "unseal"]

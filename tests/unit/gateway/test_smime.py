@@ -16,6 +16,7 @@ from certs.errors import DirectError, Reason
 from certs.policy import CertificatePolicy
 from gateway import smime
 from gateway.smime import SealOptions
+from gateway.unsealed import Algorithms
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import BOUNDARY, MESSAGE, OUTER, identity, seal, unseal
 
@@ -87,7 +88,7 @@ def test_algorithms_have_their_names() -> None:
     )
     opened = unseal(out.getvalue(), [identity("rsa2048", "bob")])
     assert made == opened.unsealed.algorithms
-    assert made == smime.Algorithms("sha256", "rsa", "aes256-cbc", "rsa-oaep-sha256")
+    assert made == Algorithms("sha256", "rsa", "aes256-cbc", "rsa-oaep-sha256")
 
 
 def test_mixed_recipients_each_open_the_same_envelope() -> None:
