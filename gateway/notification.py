@@ -10,6 +10,7 @@ Standards:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO, Final
@@ -19,14 +20,14 @@ from sqlalchemy import Connection
 
 from certs.address import DirectAddress
 from certs.errors import Reason
-from gateway import dsn, mdn, messages, progress
+from gateway import dsn, mdn, messages, progress, tracking
 from gateway.mdn import Disposition
 from gateway.message import Facts
-from gateway.messages import Kind
+from gateway.messages import Kind, Message, Recipient
 from gateway.progress import Change
-from gateway.tracking import Event
+from gateway.tracking import Event, State
 
-__all__ = ["Notice", "learn", "read_notice"]
+__all__ = ["Notice", "kind_of", "learn", "read_notice"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Notice:
     final_destination: bool
 
 
+def kind_of(facts: Facts) -> Kind:
+    """Return what a message is for, by its header."""
+    return _KINDS.get(facts.report_type or "", Kind.MESSAGE)
+
+
 def read_notice(message: BinaryIO, facts: Facts) -> Notice:
     """Return what the decrypted notification in `message` says.
 
@@ -47,7 +53,7 @@ def read_notice(message: BinaryIO, facts: Facts) -> Notice:
         DirectError: MESSAGE_MALFORMED; it is not the report that its header promises.
     """
     message.seek(0)
-    if facts.report_type == "delivery-status":
+    if kind_of(facts) is Kind.DSN:
         report = dsn.parse(message)
         changes = tuple(
             Change(
@@ -60,38 +66,91 @@ def read_notice(message: BinaryIO, facts: Facts) -> Notice:
             for each in report.recipients
             if each.failed and each.recipient is not None
         )
-        return Notice(Kind.DSN, facts.author, report.original_message_id, changes, False)
+        about = _bracketed(report.original_message_id)
+        return Notice(Kind.DSN, facts.author, about, changes, False)
     notice = mdn.parse(message)
     changes = ()
     if notice.final_recipient is not None and notice.disposition is not None:
         changes = (_change(notice.final_recipient, notice.disposition),)
-    return Notice(
-        Kind.MDN, facts.author, notice.original_message_id, changes, notice.final_destination
-    )
+    about = _bracketed(notice.original_message_id)
+    return Notice(Kind.MDN, facts.author, about, changes, notice.final_destination)
 
 
 def learn(
-    connection: Connection, notice: Notice, *, now: datetime, window: timedelta
+    connection: Connection,
+    notice: Notice,
+    told: Sequence[DirectAddress],
+    *,
+    now: datetime,
+    window: timedelta,
 ) -> tuple[UUID | None, tuple[Change, ...]]:
-    """Move the recipients that `notice` speaks for; return the message it answers, and changes."""
+    """Move the recipients that `notice` speaks for; return the message it answers, and changes.
+
+    `told` are the addresses that it was sent to. The same Message-ID from another author is
+    another message: nobody learns of it, or spoils it, by using its Message-ID.
+    """
     if notice.original_message_id is None:
         return None, ()
-    original = messages.find_outgoing(connection, notice.original_message_id)
-    if original is None or original.kind is not Kind.MESSAGE:
-        return None, ()
-    changes = [
-        change
-        for change in notice.changes
-        if _may_speak(notice, change.address)
-        and not (
-            # DN-010: in mode B only a dispatched notice with the field completes the message.
-            original.wants_dispatched
-            and change.event is Event.MDN_DISPATCHED
-            and not notice.final_destination
-        )
+    sent = [
+        _Sent(message, {r.address: r for r in messages.recipients_of(connection, message.id)})
+        for message in messages.find_sent(connection, notice.original_message_id, told)
     ]
-    applied = progress.advance(connection, original, changes, now=now, window=window)
-    return original.id, applied
+    if not sent:
+        return None, ()
+    meant: dict[UUID, tuple[Message, list[Change]]] = {}
+    for change in notice.changes:
+        one = _meant(sent, change) if _may_speak(notice, change.address) else None
+        if one is not None and _counts(notice, one.message, change):
+            meant.setdefault(one.message.id, (one.message, []))[1].append(change)
+    applied = [
+        change
+        for message, changes in meant.values()
+        for change in progress.advance(connection, message, changes, now=now, window=window)
+    ]
+    return next(iter(meant), sent[-1].message.id), tuple(applied)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    message: Message
+    recipients: Mapping[DirectAddress, Recipient]
+
+    def moves(self, change: Change) -> bool:
+        state = State(self.recipients[change.address].state)
+        wanted = self.message.wants_dispatched
+        return tracking.advance(state, change.event, wants_dispatched=wanted) is not None
+
+    def left(self, address: DirectAddress) -> bool:
+        return self.recipients[address].state != State.QUEUED.value
+
+
+def _meant(sent: Iterable[_Sent], change: Change) -> _Sent | None:
+    """Return which of several messages under one Message-ID the notice is about.
+
+    What was never sealed for the recipient cannot have reached it. Of the others, the oldest that
+    still waits for such a notice; what we know to have left comes before what may be on its way.
+    """
+    reached = [one for one in sent if _sealed(one, change.address)]
+    waiting = [one for one in reached if one.moves(change)]
+    left = [one for one in waiting if one.left(change.address)]
+    return next(iter((*left, *waiting, *reversed(reached))), None)
+
+
+def _sealed(one: _Sent, address: DirectAddress) -> bool:
+    return address in one.recipients and one.recipients[address].body_key is not None
+
+
+def _counts(notice: Notice, original: Message, change: Change) -> bool:
+    # DN-010: in mode B only a dispatched notice with the field completes the message.
+    wanting = original.wants_dispatched and not notice.final_destination
+    return not (wanting and change.event is Event.MDN_DISPATCHED)
+
+
+def _bracketed(message_id: str | None) -> str | None:
+    # AS-096: some leave the angle brackets out.
+    if message_id is None or message_id.startswith("<"):
+        return message_id
+    return f"<{message_id}>"
 
 
 def _may_speak(notice: Notice, recipient: DirectAddress) -> bool:
@@ -110,6 +169,7 @@ def _change(recipient: DirectAddress, disposition: Disposition) -> Change:
     )
 
 
+_KINDS: Final = {"disposition-notification": Kind.MDN, "delivery-status": Kind.DSN}
 _EVENTS: Final = {
     Disposition.PROCESSED: Event.MDN_PROCESSED,
     Disposition.DISPATCHED: Event.MDN_DISPATCHED,

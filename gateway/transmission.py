@@ -10,16 +10,20 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
+from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection
 
-from certs.errors import Reason
+from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from gateway import messages, progress, timeline
 from gateway.messages import Recipient
-from gateway.outcomes import load
+from gateway.outcomes import Task, load, must_go_on
 from gateway.ports import Attempt, BodyStore, RetryAt, Sender
 from gateway.progress import Change
 from gateway.queue import Job
@@ -29,6 +33,8 @@ from gateway.worker import Done, Result, Retry
 __all__ = ["Transmission"]
 
 LATE_AT_A_TIME: Final = 100
+
+_log = structlog.get_logger(__name__)
 
 
 class Transmission:
@@ -58,6 +64,10 @@ class Transmission:
         waiting = [r for r in task.recipients if _waits_for(r, body_key)]
         if not waiting:
             return Done()
+        try:
+            must_go_on(job)
+        except DirectError as error:
+            return self._given_up(task, waiting, error)
         async with self._bodies.open(body_key) as sealed:
             delivery = await self._sender.send(
                 domain=job.destination,
@@ -84,27 +94,65 @@ class Transmission:
             return Retry(due, reason, later[0].reply, record)
         return Done(record)
 
+    def _given_up(self, task: Task, waiting: Sequence[Recipient], error: DirectError) -> Result:
+        now = self._clock()
+        changes = [
+            Change(r.address, Event.GAVE_UP, error.reason, error.detail, "5.4.7") for r in waiting
+        ]
+        return Done(
+            lambda c: progress.advance(c, task.message, changes, now=now, window=self._window)
+        )
+
     async def watch(self, poll_s: float) -> None:
         """Look for recipients that are late, every `poll_s` seconds, until cancelled."""
         while True:
-            while await self.time_out() == LATE_AT_A_TIME:
-                pass
+            try:
+                while await self.time_out() == LATE_AT_A_TIME:
+                    pass
+            except DirectError as error:
+                _log.error("time-outs not recorded", reason=error.reason.code, detail=error.detail)
             await asyncio.sleep(poll_s)
 
     async def time_out(self) -> int:
-        """Fail the recipients whose notification is overdue (DN-011); return how many were."""
-        return await self._database.write(self._time_out)
+        """Fail the recipients whose notification is overdue (DN-011); return how many were.
 
-    def _time_out(self, connection: Connection) -> int:
+        Raises:
+            DirectError: INTERNAL; the database failed. What could be recorded is, whatever is
+                wrong with one message.
+        """
         now = self._clock()
-        late = messages.late_recipients(connection, now=now, limit=LATE_AT_A_TIME)
-        for recipient in late:
-            message = messages.get(connection, recipient.message_id)
-            if message is not None:
-                progress.advance(
-                    connection, message, [_overdue(recipient)], now=now, window=self._window
-                )
+        late = await self._database.read(
+            lambda c: messages.late_recipients(c, now=now, limit=LATE_AT_A_TIME)
+        )
+        failures = []
+        # One report tells of all recipients of a message that are late (DN-020).
+        for identifier, recipients in _by_message(late).items():
+            try:
+                await self._database.write(partial(self._fail, identifier, recipients, now))
+            except DirectError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return len(late)
+
+    def _fail(
+        self,
+        identifier: UUID,
+        recipients: Sequence[Recipient],
+        now: datetime,
+        connection: Connection,
+    ) -> None:
+        message = messages.get(connection, identifier)
+        if message is not None:
+            changes = [_overdue(recipient) for recipient in recipients]
+            progress.advance(connection, message, changes, now=now, window=self._window)
+
+
+def _by_message(late: Sequence[Recipient]) -> dict[UUID, list[Recipient]]:
+    found: dict[UUID, list[Recipient]] = {}
+    for recipient in late:
+        found.setdefault(recipient.message_id, []).append(recipient)
+    return found
 
 
 def _waits_for(recipient: Recipient, body_key: str) -> bool:

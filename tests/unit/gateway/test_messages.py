@@ -144,22 +144,44 @@ async def test_a_recipient_named_twice_is_one(database: SqlDatabase) -> None:
 
 async def test_no_such_message(database: SqlDatabase) -> None:
     assert await database.read(lambda c: messages.get(c, new_id(NOW))) is None
-    assert await database.read(lambda c: messages.find_outgoing(c, "<0@x>")) is None
+    assert await database.read(lambda c: messages.find_sent(c, "<0@x>", [DRJONES])) == []
 
 
-async def test_a_notification_finds_the_newest_message_we_sent_under_its_id(
+async def test_a_notification_finds_the_messages_its_author_sent_under_its_id(
     database: SqlDatabase,
 ) -> None:
     first, second = outgoing(), outgoing(now=minutes(1))
     incoming = replace(
         outgoing(now=minutes(2)), direction=Direction.INCOMING, source=Source.BACKBONE
     )
-    for new in (first, second, incoming):
+    notice = replace(outgoing(now=minutes(3)), kind=Kind.MDN)
+    other = replace(outgoing(now=minutes(4)), author=SMITH, envelope_sender=SMITH)
+    for new in (first, second, incoming, notice, other):
         await accept(database, new)
-    header = "<1@direct.hillside.example>"
-    found = await database.read(lambda c: messages.find_outgoing(c, header))
-    assert found is not None
-    assert found.id == second.id
+
+    async def found(*told: DirectAddress) -> list[UUID]:
+        header = "<1@direct.hillside.example>"
+        sent = await database.read(lambda c: messages.find_sent(c, header, told))
+        return [each.id for each in sent]
+
+    shouted = parse_address(str(DRJONES).upper())
+    assert await found(shouted) == [first.id, second.id]
+    assert await found(SMITH) == [other.id]
+
+
+async def test_a_notification_to_somebody_whom_the_author_named_finds_its_message(
+    database: SqlDatabase,
+) -> None:
+    sent = outgoing()
+    await accept(database, sent)
+    for told, expected in ((f"mdn@{DRJONES.domain}", [sent.id]), ("mdn@elsewhere.example", [])):
+        address = parse_address(told)
+        found = await database.read(
+            lambda c, address=address: messages.find_sent(
+                c, "<1@direct.hillside.example>", [address]
+            )
+        )
+        assert [each.id for each in found] == expected
 
 
 async def test_listing_is_newest_first_filtered_and_continued(database: SqlDatabase) -> None:
