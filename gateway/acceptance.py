@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import io
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -26,15 +26,20 @@ from certs.ids import new_id
 from certs.ports import Clock, Database
 from gateway import audit, domains, mdn, messages
 from gateway.header import HEADER_OCTETS, parse_header, read_header
-from gateway.message import facts_of
-from gateway.messages import Direction, NewMessage, Source
+from gateway.message import Facts, facts_of
+from gateway.messages import Direction, Kind, NewMessage, Source
+from gateway.notification import kind_of
 from gateway.ports import BodySink, BodyStore, Envelope, Role, Session, StoredBody
 from gateway.queue import NewJob
+from gateway.tracking import WINDOW
 
 __all__ = ["HeadKeepingSink", "SmtpReception", "dedupe_key", "first_job"]
 
 # RFC5321 6.3: a message that has passed so many hosts goes in circles.
 RECEIVED_LINES: Final = 50
+# With the name of its field it must fit into one line of each notice about the message, where a
+# line has 998 octets at most (RFC5322 2.1.1).
+MESSAGE_ID_OCTETS: Final = 900
 
 
 class HeadKeepingSink:
@@ -73,12 +78,19 @@ class SmtpReception:
     """What both SMTP listeners ask of the gateway (`gateway.ports.Reception`)."""
 
     def __init__(
-        self, *, database: Database, bodies: BodyStore, clock: Clock, wake: Callable[[], None]
+        self,
+        *,
+        database: Database,
+        bodies: BodyStore,
+        clock: Clock,
+        wake: Callable[[], None],
+        window: timedelta = WINDOW,
     ) -> None:
         self._database = database
         self._bodies = bodies
         self._clock = clock
         self._wake = wake
+        self._window = window
 
     async def authenticate(self, user: str, password: str) -> bool:
         """Say whether the edge user may come in."""
@@ -147,7 +159,7 @@ class SmtpReception:
         self, session: Session, envelope: Envelope, content: HeadKeepingSink, now: datetime
     ) -> NewMessage:
         """Return a message of one of our users, its header judged."""
-        facts = facts_of(io.BytesIO(content.head))
+        facts = _facts_of_submission(content.head)
         await self._may_send(session, facts.author)
         # AS-029: the receiving HISP refuses what we would let pass here.
         if envelope.sender not in (facts.author, facts.sender):
@@ -156,12 +168,14 @@ class SmtpReception:
         if any(address not in (*facts.to, *facts.cc) for address in envelope.recipients):
             raise DirectError(Reason.ENVELOPE_MISMATCH, "RCPT TO is in neither To nor Cc")
         identifier = new_id(now)
+        kind = kind_of(facts)
         body = await content.finish()
         return NewMessage(
             id=identifier,
             direction=Direction.OUTGOING,
             source=Source.EDGE,
             actor=f"edge:{session.user}",
+            kind=kind,
             envelope_sender=envelope.sender,
             author=facts.author,
             recipients=envelope.recipients,
@@ -170,6 +184,8 @@ class SmtpReception:
             message_id_header=facts.message_id or f"<{identifier}@{facts.author.domain}>",
             wants_dispatched=mdn.wants_dispatched(facts.notification_options),
             dedupe_key=dedupe_key(envelope, facts.message_id, body),
+            # DN-008: nobody answers a notification.
+            due_at=now + self._window if kind is Kind.MESSAGE else None,
         )
 
     async def _may_send(self, session: Session, address: DirectAddress | None) -> None:
@@ -228,6 +244,17 @@ def _local(connection: Connection, recipient: DirectAddress) -> tuple[bool, bool
     """Say whether we serve the address, and whether we serve its domain."""
     known = domains.is_local(connection, recipient)
     return known, known or domains.is_local_domain(connection, recipient.domain)
+
+
+def _facts_of_submission(head: bytes) -> Facts:
+    header = read_header(io.BytesIO(head))
+    if not header.isascii():
+        # AS-032: it needs SMTPUTF8, which Direct has not.
+        raise DirectError(Reason.MESSAGE_MALFORMED, "the header is not ASCII")
+    facts = facts_of(io.BytesIO(header))
+    if facts.message_id is not None and len(facts.message_id) > MESSAGE_ID_OCTETS:
+        raise DirectError(Reason.MESSAGE_MALFORMED, "the Message-ID is too long")
+    return facts
 
 
 def _check_hops(head: bytes) -> None:

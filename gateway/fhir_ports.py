@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import BinaryIO, Final
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from gateway import domains, messages, spool
 from gateway.acceptance import first_job
 from gateway.messages import Direction, NewMessage, Source
 from gateway.ports import BodySink, BodyStore, StoredBody
+from gateway.tracking import WINDOW
 
 __all__ = ["FhirBodies", "FhirOutbox"]
 
@@ -54,10 +56,18 @@ class FhirBodies:
 class FhirOutbox:
     """Where FHIR clients' messages leave from (`fhir_bridge.ports.Outbox`)."""
 
-    def __init__(self, *, database: Database, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        wake: Callable[[], None],
+        window: timedelta = WINDOW,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._wake = wake
+        self._window = window
 
     async def submit(
         self, submission: Submission, record: Callable[[Connection, UUID], None]
@@ -79,6 +89,7 @@ class FhirOutbox:
             body=_ours(submission.content),
             message_id_header=submission.message_id,
             wants_dispatched=submission.wants_dispatched,
+            due_at=now + self._window,
         )
 
         def work(connection: Connection) -> None:

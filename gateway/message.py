@@ -97,8 +97,12 @@ def prepare(source: BinaryIO, out: BinaryIO, *, message_id: str, date: datetime)
         # AS-032: a submission with raw UTF-8 in its header needs SMTPUTF8, which Direct has not.
         raise DirectError(Reason.MESSAGE_MALFORMED, "the header is not ASCII")
     fields = parse_header(header)
-    added = _missing(fields, message_id, date)
-    kept = [_canonical(field) for field in fields if field.name not in _DROPPED]
+    dropped = _DROPPED
+    if not _message_ids(value_of(fields, "message-id")):
+        # AS-027: what stands there cannot be answered (T-18), and is as good as none.
+        dropped |= {"message-id"}
+    kept = [_canonical(field) for field in fields if field.name not in dropped]
+    added = _missing(kept, message_id, date)
     fields = tuple(kept) + parse_header(added)
     facts = _facts(fields)
     source.seek(body)
