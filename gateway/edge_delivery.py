@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import Connection
 
-from certs.address import parse_address
+from certs.address import DirectAddress, parse_address
+from certs.errors import DirectError
 from certs.ports import Clock, Database
 from fhir_bridge.inbound import Trust as TrustShown
 from gateway import messages, timeline
@@ -25,10 +26,10 @@ from gateway.header import read_header
 from gateway.inbox import Arrival, Inbox, store
 from gateway.mdn import Disposition
 from gateway.message import facts_of
-from gateway.messages import Kind, MessageState
+from gateway.messages import Kind, Message, MessageState
 from gateway.notices import Notices
-from gateway.outcomes import load, send
-from gateway.ports import BodyStore, RetryAt, Sender
+from gateway.outcomes import Task, load, must_go_on, send
+from gateway.ports import Attempt, BodyStore, Delivery, RetryAt, Sender
 from gateway.queue import Job
 from gateway.tracking import State
 from gateway.worker import Done, Result, Retry
@@ -85,13 +86,7 @@ class EdgeDelivery:
         async with self._bodies.open(job.payload["body"]) as content:
             facts = await asyncio.to_thread(facts_of, content)
             content.seek(0)
-            delivery = await self._sender.send(
-                domain=job.destination,
-                sender=task.message.envelope_sender,
-                recipients=[mailbox],
-                message=content,
-                size=job.payload["size"],
-            )
+            delivery = await self._send(job, task, mailbox, content)
         now = self._clock()
         [attempt] = delivery.attempts
         due = self._retry_at(job.attempts, task.message.received_at, now)
@@ -104,8 +99,7 @@ class EdgeDelivery:
             )
         delivered = attempt.reason is None
         answers = []
-        # AS-091: nothing is said about a notification, nor about a report of our own.
-        if task.message.kind is Kind.MESSAGE and (not delivered or task.message.wants_dispatched):
+        if _answerable(task.message) and (not delivered or task.message.wants_dispatched):
             # DN-006: a trusted message that cannot be delivered fails, asked for or not.
             disposition = Disposition.DISPATCHED if delivered else Disposition.FAILED
             answers = [
@@ -130,6 +124,27 @@ class EdgeDelivery:
                 send(connection, answer, now)
 
         return Done(record)
+
+    async def _send(
+        self, job: Job, task: Task, mailbox: DirectAddress, content: BinaryIO
+    ) -> Delivery:
+        try:
+            must_go_on(job)
+        except DirectError as error:
+            given_up = Attempt(mailbox, error.reason, "5.4.7", error.detail)
+            return Delivery((given_up,), "", None, False)
+        return await self._sender.send(
+            domain=job.destination,
+            sender=task.message.envelope_sender,
+            recipients=[mailbox],
+            message=content,
+            size=job.payload["size"],
+        )
+
+
+def _answerable(message: Message) -> bool:
+    # AS-091: nothing is said about a notification, about a report of our own, or to nobody.
+    return message.kind is Kind.MESSAGE and message.envelope_sender is not None
 
 
 def _failure(item: dict[str, Any]) -> Failure:

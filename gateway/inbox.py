@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -29,6 +29,7 @@ from fhir_bridge.inbound import Trust as TrustShown
 from fhir_bridge.terms import Terms
 from gateway import messages, queue
 from gateway.judgement import Judgement, Opened
+from gateway.locks import lock
 from gateway.messages import Direction, MessageState
 from gateway.ports import StoredBody
 from gateway.queue import NewJob
@@ -36,6 +37,9 @@ from gateway.tables import body, message, recipient
 from gateway.tracking import State
 
 __all__ = ["Arrival", "Entry", "Inbox", "store", "trust_shown"]
+
+# The width of the column, which is for domains.
+_DESTINATION_CHARACTERS: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +110,17 @@ def store(connection: sa.Connection, entry: Entry, now: datetime) -> None:
             "body": arrival.content.key,
             "size": arrival.content.size,
         }
-        queue.put(connection, NewJob("relay", payload, now, destination=mailbox.key), now)
+        destination = mailbox.key[:_DESTINATION_CHARACTERS]
+        queue.put(connection, NewJob("relay", payload, now, destination=destination), now)
         state = State.PROCESSED
     messages.set_recipient(connection, arrival.message, mailbox, state=state.value, now=now)
 
 
-def trust_shown(opened: Opened, judgement: Judgement, now: datetime) -> TrustShown:
-    """Return what a reader is told about the signer."""
-    verdict = judgement.deciding
+def trust_shown(
+    opened: Opened, judgement: Judgement, reader: DirectAddress, now: datetime
+) -> TrustShown:
+    """Return what `reader` is told about the signer: why it trusts it, not why others do."""
+    verdict = judgement.deciding_for(reader)
     algorithms = opened.unsealed.algorithms
     return TrustShown(
         status="trusted",
@@ -139,6 +146,7 @@ def _is_duplicate(connection: sa.Connection, entry: Entry) -> bool:
     """
     if entry.arrival.message_id is None:
         return False
+    lock(connection, f"inbox {entry.mailbox.key} {entry.arrival.message_id}")
     stored = body.alias()
     query: sa.Select[Any] = (
         sa.select(message.c.id)
@@ -150,7 +158,8 @@ def _is_duplicate(connection: sa.Connection, entry: Entry) -> bool:
             message.c.state == MessageState.FINISHED.value,
             message.c.id != entry.arrival.message,
             recipient.c.address_key == entry.mailbox.key,
-            recipient.c.state != "refused",
+            # One that failed is not there: sent again, it is delivered.
+            recipient.c.state.in_((State.DISPATCHED.value, State.PROCESSED.value)),
             stored.c.sha256 == entry.arrival.content.sha256,
         )
         .limit(1)

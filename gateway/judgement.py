@@ -12,10 +12,10 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
@@ -25,19 +25,31 @@ from certs.policy import CertificatePolicy, Profile
 from gateway import smime
 from gateway.message import Facts, facts_of
 from gateway.ports import Envelope
+from gateway.unsealed import Unsealed
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict, decide
 from trust_bundles.policy import Purpose
 from trust_bundles.verdicts import VerdictCache
 
-__all__ = ["Judgement", "Opened", "check_envelope", "judge", "open_message", "signer_evidence"]
+__all__ = [
+    "Judgement",
+    "Opened",
+    "check_envelope",
+    "is_notice",
+    "judge",
+    "open_message",
+    "signer_evidence",
+]
+
+# A multipart/report of another type tells nothing about a message: it is one.
+_NOTICES: Final = frozenset({"disposition-notification", "delivery-status"})
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A message out of its envelope, its signature verified, its signer not yet judged."""
 
-    unsealed: smime.Unsealed
+    unsealed: Unsealed
     facts: Facts
 
 
@@ -55,18 +67,23 @@ class Judgement:
     @property
     def deciding(self) -> Verdict | None:
         """The verdict that decided: the first that holds, else the first there is."""
-        verdicts = [v for decision in self.decisions.values() for v in decision.verdicts]
-        holding = (verdict for verdict in verdicts if verdict.reason is None)
-        return next(holding, next(iter(verdicts), None))
+        return _deciding(self.decisions.values())
+
+    def deciding_for(self, recipient: DirectAddress) -> Verdict | None:
+        """The verdict that decided for one recipient, by its own anchors."""
+        return _deciding([self.decisions[recipient]])
 
     def require_one(self) -> None:
         """Return where at least one recipient trusts the signer.
 
         Raises:
-            DirectError: the reason of the first recipient's decision.
+            DirectError: the reason of the first recipient's decision, but one that may pass comes
+                before one that does not.
         """
         if not self.accepted:
-            decision = next(iter(self.decisions.values()))
+            decisions = self.decisions.values()
+            passing = (d for d in decisions if d.reason is not None and d.reason.retryable)
+            decision = next(passing, next(iter(decisions)))
             raise DirectError(decision.reason or Reason.NOT_TRUSTED, decision.detail or "")
 
 
@@ -98,13 +115,18 @@ def check_envelope(facts: Facts, envelope: Envelope, profile: Profile) -> None:
         return
     if envelope.sender is None:
         # K-03: RFC 8098 and RFC 3464 demand the null reverse-path for reports.
-        if facts.report_type is None:
+        if not is_notice(facts):
             raise _mismatch("null reverse-path on a message that is not a report")
     elif envelope.sender not in (facts.author, facts.sender):
         raise _mismatch("MAIL FROM is neither From nor Sender")
     named = {*facts.to, *facts.cc}
     if any(recipient not in named for recipient in envelope.recipients):
         raise _mismatch("RCPT TO is in neither To nor Cc")
+
+
+def is_notice(facts: Facts) -> bool:
+    """Say whether the message is an MDN or a DSN: nothing is ever sent about one (AS-091)."""
+    return facts.report_type in _NOTICES
 
 
 def signer_evidence(opened: Opened) -> Evidence:
@@ -142,6 +164,12 @@ def judge(
             for recipient, trusted in anchors.items()
         }
     )
+
+
+def _deciding(decisions: Iterable[Decision]) -> Verdict | None:
+    verdicts = [verdict for decision in decisions for verdict in decision.verdicts]
+    holding = (verdict for verdict in verdicts if verdict.reason is None)
+    return next(holding, next(iter(verdicts), None))
 
 
 def _mismatch(detail: str) -> DirectError:

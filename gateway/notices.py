@@ -25,7 +25,7 @@ from gateway.message import Facts, facts_of
 from gateway.messages import Direction, Kind, Message, NewMessage, Source
 from gateway.ports import BodyStore
 
-__all__ = ["Notices", "answered"]
+__all__ = ["Notices"]
 
 
 class Notices:
@@ -87,7 +87,7 @@ class Notices:
             # K-03: AS v1.3 demands MAIL FROM = From of every message on the backbone.
             sender=recipient,
             author=recipient,
-            recipient=answered(original),
+            recipient=mdn.answer_to(original),
             message_id=message_id,
             parent=parent,
             once=f"{disposition.value} {recipient.key}",
@@ -162,12 +162,3 @@ class Notices:
             dedupe_key=key,
             parent=parent,
         )
-
-
-def answered(original: Facts) -> DirectAddress:
-    """Return where the MDN goes: to Disposition-Notification-To only if that is the author.
-
-    R-046: another address, or more than one, would make us a reflector (RFC8098 2.1).
-    """
-    wanted = original.notification_to
-    return wanted[0] if wanted == (original.author,) else original.author

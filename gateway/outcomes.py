@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -16,13 +16,15 @@ from sqlalchemy import Connection
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
-from gateway import audit, mdn, messages, progress, queue, smime, spool
+from gateway import audit, mdn, messages, progress, queue, spool
 from gateway.judgement import Judgement, Opened
 from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
 from gateway.ports import StoredBody
 from gateway.progress import Change
 from gateway.queue import Job, NewJob
+from gateway.queue_control import GIVE_UP
 from gateway.tracking import Event, State
+from gateway.unsealed import Algorithms
 from trust_bundles.decision import Decision, Verdict
 
 __all__ = [
@@ -32,13 +34,18 @@ __all__ = [
     "expired",
     "give_up",
     "load",
+    "must_go_on",
     "put_off",
     "refuse",
     "send",
     "send_on",
     "take_in",
+    "undecided",
     "without_key",
 ]
+
+# The column's width: the longest line that a Message-ID can be in (RFC5322 2.1.1).
+_MESSAGE_ID_CHARACTERS: Final = 998
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Sealed:
     domain: str
     recipients: tuple[Decision, ...]
     body: StoredBody
-    algorithms: smime.Algorithms
+    algorithms: Algorithms
 
 
 def load(connection: Connection, job: Job) -> Task:
@@ -89,6 +96,16 @@ def load(connection: Connection, job: Job) -> Task:
     if message is None:
         raise DirectError(Reason.INTERNAL, f"no message {identifier}")
     return Task(message, tuple(messages.recipients_of(connection, identifier)))
+
+
+def must_go_on(job: Job) -> None:
+    """Return where `job` is to be done.
+
+    Raises:
+        DirectError: DELIVERY_EXPIRED; an administrator gave it up.
+    """
+    if job.payload.get(GIVE_UP):
+        raise DirectError(Reason.DELIVERY_EXPIRED, "given up by an administrator")
 
 
 def send_on(
@@ -122,6 +139,8 @@ def send_on(
         job = NewJob("deliver", payload, now, destination=copy.domain)
         queue.put(connection, job, now)
     if copies:
+        # Earlier tries sealed for others.
+        before = dict(message.evidence or {}).get("recipients", {})
         messages.set_outcome(
             connection,
             message.id,
@@ -130,11 +149,14 @@ def send_on(
             evidence={
                 "algorithms": _algorithms(copies[0].algorithms),
                 "recipients": {
-                    decision.address.key: [
-                        _encrypted_to(v) for v in decision.verdicts if v.reason is None
-                    ]
-                    for copy in copies
-                    for decision in copy.recipients
+                    **before,
+                    **{
+                        decision.address.key: [
+                            _encrypted_to(v) for v in decision.verdicts if v.reason is None
+                        ]
+                        for copy in copies
+                        for decision in copy.recipients
+                    },
                 },
             },
         )
@@ -206,7 +228,7 @@ def take_in(
         content=content,
         kind=kind,
         author=facts.author,
-        message_id_header=facts.message_id,
+        message_id_header=_stored(facts.message_id),
         wants_dispatched=mdn.wants_dispatched(facts.notification_options),
         parent=parent,
     )
@@ -264,7 +286,7 @@ def refuse(
         reason=error.reason,
         detail=error.detail,
         author=opened.facts.author if opened else None,
-        message_id_header=opened.facts.message_id if opened else None,
+        message_id_header=_stored(opened.facts.message_id) if opened else None,
         evidence=evidence_of(opened, judgement) if opened else None,
     )
     audit.record(
@@ -294,6 +316,11 @@ def evidence_of(opened: Opened, judgement: Judgement | None) -> dict[str, Any]:
     }
 
 
+def undecided(address: DirectAddress, error: DirectError) -> Decision:
+    """Return what `error`, which spoils the whole message, means for one recipient."""
+    return Decision(address, (), (), error.reason, error.detail)
+
+
 def without_key(decision: Decision) -> Decision:
     """Return `decision` turned down: the author has no key to sign with (AS-060)."""
     detail = "no valid signing certificate for the sender"
@@ -303,6 +330,12 @@ def without_key(decision: Decision) -> Decision:
 def expired(decision: Decision) -> Decision:
     """Return `decision` made final: it could not be decided in all the time there was."""
     return replace(decision, reason=Reason.DELIVERY_EXPIRED)
+
+
+def _stored(message_id: str | None) -> str | None:
+    """Return the Message-ID as it is kept: a peer's may be of any length, and is not cut."""
+    fits = message_id is not None and len(message_id) <= _MESSAGE_ID_CHARACTERS
+    return message_id if fits else None
 
 
 def _encrypted_to(verdict: Verdict) -> dict[str, str | None]:
@@ -315,7 +348,7 @@ def _encrypted_to(verdict: Verdict) -> dict[str, str | None]:
     }
 
 
-def _algorithms(algorithms: smime.Algorithms) -> dict[str, str]:
+def _algorithms(algorithms: Algorithms) -> dict[str, str]:
     return {
         "digest": algorithms.digest,
         "signature": algorithms.signature,

@@ -19,25 +19,36 @@ from typing import BinaryIO, Final
 
 from sqlalchemy import Connection
 
+from certs.address import DirectAddress
 from certs.errors import DirectError
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from certs.ports import Clock, Database
 from gateway import progress
 from gateway.inbox import Arrival, Inbox, store, trust_shown
-from gateway.judgement import Judgement, Opened, check_envelope, open_message, signer_evidence
+from gateway.judgement import (
+    Judgement,
+    Opened,
+    check_envelope,
+    is_notice,
+    open_message,
+    signer_evidence,
+)
 from gateway.notices import Notices
 from gateway.notification import learn, read_notice
 from gateway.outcomes import (
+    Sealed,
     Task,
     expired,
     give_up,
     load,
+    must_go_on,
     put_off,
     refuse,
     send,
     send_on,
     take_in,
+    undecided,
     without_key,
 )
 from gateway.ports import BodyStore, Directory, Envelope, Keys, RetryAt, StoredBody
@@ -46,6 +57,7 @@ from gateway.scratch import scratch
 from gateway.sealer import Sealer
 from gateway.trust import Trust
 from gateway.worker import Done, Result, Retry
+from trust_bundles.decision import Decision
 
 __all__ = ["Pipeline"]
 
@@ -89,20 +101,17 @@ class Pipeline:
         now = self._clock()
         task = await self._database.read(lambda c: load(c, job))  # (io)
         waiting = [r.address for r in task.recipients if r.state == "queued" and not r.body_key]
-        signers = await self._keys.signing(task.author, now)  # (io)
-        evidence = await asyncio.gather(  # (io)
-            *(self._directory.evidence_for(address) for address in waiting)
-        )
-        decisions = await self._trust.recipients(task.author, evidence, now)  # (io)
-        if not signers:
-            decisions = [without_key(decision) for decision in decisions]
-        ready = [d for d in decisions if d.reason is None]
+        try:
+            must_go_on(job)
+            decisions, sealed = await self._secured(task, waiting, now)  # (io)
+        except DirectError as error:
+            # What cannot be made ready for one recipient cannot for any.
+            decisions, sealed = [undecided(address, error) for address in waiting], ()
         later = [d for d in decisions if d.reason is not None and d.reason.retryable]
         failed = [d for d in decisions if d.reason is not None and not d.reason.retryable]
         due = self._retry_at(job.attempts, task.message.received_at, now)
         if due is None:
             failed, later = [*failed, *map(expired, later)], []
-        sealed = await self._sealer.seal(task, ready, signers, now)  # (io)
 
         def record(connection: Connection) -> None:
             send_on(connection, task.message, sealed, now=now, window=self._window)
@@ -114,6 +123,20 @@ class Pipeline:
             return Retry(due, later[0].reason, later[0].detail or "", record)
         return Done(record)
 
+    async def _secured(
+        self, task: Task, waiting: Sequence[DirectAddress], now: datetime
+    ) -> tuple[list[Decision], tuple[Sealed, ...]]:
+        """Decide on each recipient, and seal for those who can read it and are trusted."""
+        signers = await self._keys.signing(task.author, now)  # (io)
+        evidence = await asyncio.gather(  # (io)
+            *(self._directory.evidence_for(address) for address in waiting)
+        )
+        decisions = await self._trust.recipients(task.author, evidence, now)  # (io)
+        if not signers:
+            decisions = [without_key(decision) for decision in decisions]
+        ready = [decision for decision in decisions if decision.reason is None]
+        return decisions, await self._sealer.seal(task, ready, signers, now)  # (io)
+
     async def incoming(self, job: Job) -> Result:
         """Open one message from the backbone; deliver it to those of its recipients who trust."""
         now = self._clock()
@@ -124,12 +147,13 @@ class Pipeline:
         judgement: Judgement | None = None
         with scratch() as inner:
             try:
+                must_go_on(job)
                 opened = await self._open(task, inner, identities)  # (io)
                 check_envelope(opened.facts, envelope, self._policy.profile)
                 evidence = signer_evidence(opened)
                 judgement = await self._trust.signer(evidence, task.addresses, now)  # (io)
                 judgement.require_one()
-                if opened.facts.report_type is not None:
+                if is_notice(opened.facts):
                     return await self._notice(task, opened, judgement, inner, now)  # (io)
                 return await self._delivery(task, opened, judgement, inner, now)  # (io)
             except DirectError as error:
@@ -147,16 +171,16 @@ class Pipeline:
         """Hand the inner message to the recipients that trust it; answer with MDNs (AS-076)."""
         facts, message = opened.facts, task.message
         content = await self._keep(inner)  # (io)
-        trust = trust_shown(opened, judgement, now)
-        arrival = Arrival(message.id, content, facts.message_id, trust, message.received_at)
-        entries = [
-            await self._inbox.entry(arrival, inner, mailbox)  # (io)
-            for mailbox in judgement.accepted
-        ]
+        entries = []
+        for mailbox in judgement.accepted:
+            trust = trust_shown(opened, judgement, mailbox, now)
+            arrival = Arrival(message.id, content, facts.message_id, trust, message.received_at)
+            entries.append(await self._inbox.entry(arrival, inner, mailbox))  # (io)
         answers = [
             answer
             for entry in entries
             for answer in await self._notices.answers(facts, entry, now)  # (io)
+            if message.envelope_sender is not None  # AS-091
         ]
 
         def record(connection: Connection) -> None:
@@ -176,7 +200,7 @@ class Pipeline:
         content = await self._keep(inner)  # (io)
 
         def record(connection: Connection) -> None:
-            parent, _ = learn(connection, notice, now=now, window=self._window)
+            parent, _ = learn(connection, notice, judgement.accepted, now=now, window=self._window)
             take_in(
                 connection,
                 task,
@@ -193,10 +217,13 @@ class Pipeline:
     async def _keep(self, inner: BinaryIO) -> StoredBody:
         """Make the judged message durable, as it is."""
         sink = self._bodies.sink()
-        inner.seek(0)
-        await asyncio.to_thread(shutil.copyfileobj, inner, sink, COPY_OCTETS)
-        inner.seek(0)
-        return await sink.finish()
+        try:
+            inner.seek(0)
+            await asyncio.to_thread(shutil.copyfileobj, inner, sink, COPY_OCTETS)
+            inner.seek(0)
+            return await sink.finish()
+        finally:
+            await sink.discard()
 
     def _refused(
         self,

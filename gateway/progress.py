@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -28,6 +28,9 @@ from gateway.status import REPLIES
 from gateway.tracking import Event, State
 
 __all__ = ["Change", "advance", "announce", "due_at"]
+
+# The width of the column: the longest address does not fit in beside the id.
+_SUBJECT_CHARACTERS: Final = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def _move(
         now=now,
         actor="agent",
         action=change.event.value,
-        subject=f"{message.id} {recipient.address.key}",
+        subject=f"{message.id} {recipient.address.key}"[:_SUBJECT_CHARACTERS],
         outcome=after.value if moved and after else "ignored",
         old=before.value,
         new=change.reason.code if change.reason else None,

@@ -13,11 +13,11 @@ from typing import BinaryIO
 from uuid import UUID
 
 from certs.identity import Identity
-from gateway import smime
 from gateway.outcomes import Sealed, Task
 from gateway.ports import BodySink, BodyStore
 from gateway.scratch import scratch
 from gateway.sealing import Copy, seal_copies
+from gateway.unsealed import Algorithms
 from trust_bundles.decision import Decision
 
 __all__ = ["Sealer"]
@@ -44,16 +44,20 @@ class Sealer:
         if not by_domain:
             return ()
         sinks = {domain: self._bodies.sink() for domain in by_domain}
-        async with self._bodies.open(task.body_key) as submitted:
-            algorithms = await asyncio.to_thread(
-                self._seal, submitted, task, by_domain, sinks, signers, now
+        try:
+            async with self._bodies.open(task.body_key) as submitted:
+                algorithms = await asyncio.to_thread(
+                    self._seal, submitted, task, by_domain, sinks, signers, now
+                )
+            return tuple(
+                [
+                    Sealed(domain, tuple(decisions), await sinks[domain].finish(), algorithms)
+                    for domain, decisions in by_domain.items()
+                ]
             )
-        return tuple(
-            [
-                Sealed(domain, tuple(decisions), await sinks[domain].finish(), algorithms)
-                for domain, decisions in by_domain.items()
-            ]
-        )
+        finally:
+            for sink in sinks.values():
+                await sink.discard()
 
     def _seal(
         self,
@@ -63,10 +67,11 @@ class Sealer:
         sinks: dict[str, BodySink],
         signers: Sequence[Identity],
         now: datetime,
-    ) -> smime.Algorithms:
+    ) -> Algorithms:
         message = task.message
         copies = [
-            Copy([c for d in decisions for c in d.certificates], sinks[domain])
+            # Recipients of one domain may share its certificate.
+            Copy(list(dict.fromkeys(c for d in decisions for c in d.certificates)), sinks[domain])
             for domain, decisions in by_domain.items()
         ]
         with scratch() as clear:
