@@ -66,8 +66,9 @@ def _make_tls(folder: Path, hostname: str, now: datetime) -> None:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=False)
         .sign(key, hashes.SHA256())
     )
+    # The key last: where it is there, all is there, whenever the power fails.
+    (folder / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
     write_secret(
         folder / "tls.key",
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
-    (folder / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -57,8 +57,9 @@ class OwnCa:
         certificate_file, key_file = folder / "ca.crt", folder / "ca.key"
         if not key_file.exists():
             issuer = _make(name, now)
-            write_secret(key_file, seal_envelope(issuer.key, kek=kek, context=_CONTEXT))
+            # The key last: where it is there, both are, whenever the power fails.
             certificate_file.write_bytes(issuer.certificate.public_bytes(Encoding.PEM))
+            write_secret(key_file, seal_envelope(issuer.key, kek=kek, context=_CONTEXT))
             return cls(issuer)
         try:
             certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
