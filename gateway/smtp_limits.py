@@ -39,7 +39,7 @@ class Limits:
         connections_per_ip: open at once from one client (IPv6: from one /64).
         connections_per_minute: new from one client.
         idle_s: wait for the next command or block (RFC5321 4.5.3.2.7: at least 5 minutes).
-        handshake_s: a whole TLS handshake.
+        handshake_s: a whole TLS handshake, and a PROXY header.
         session_s: a whole connection; it ends at the next command after this.
         data_s: the content of one message.
         data_grace_s: how long content may come at any pace.
