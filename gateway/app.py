@@ -1,4 +1,4 @@
-"""The composition root: what is made of what, in the order it starts. Read it as a deployment.
+"""The composition root: what runs, in the order it starts. Read it as a deployment diagram.
 
 Talks to everything through what it makes; it alone hands out the clock.
 """
@@ -6,61 +6,39 @@ Talks to everything through what it makes; it alone hands out the clock.
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
-import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+import httpx
 import structlog
 
-from certs.cache import CachingDirectory
-from certs.directory import open_directory
-from certs.dns_client import DnsClient
 from certs.errors import DirectError
-from certs.http_client import HttpClient
-from certs.keys import StoredKeys, read_kek
-from certs.policy import CertificatePolicy
 from fhir_bridge.api import create_app
-from fhir_bridge.terms import Terms
-from gateway import queue, retry
+from fhir_bridge.notifier import Notifier
+from gateway import queue
 from gateway.acceptance import SmtpReception
+from gateway.agent import Agent, make_agent
 from gateway.clock import utc_now
-from gateway.config import Config, Fhir, Mailbox, Smtp, read_password
+from gateway.config import Config
 from gateway.database import SqlDatabase
-from gateway.edge_delivery import EdgeDelivery
-from gateway.edge_out import MailboxSender, MailServer
 from gateway.fhir_ports import FhirBodies, FhirOutbox
-from gateway.http_server import HttpServer
-from gateway.inbox import Inbox
-from gateway.mx import MxResolver
-from gateway.notices import Notices
-from gateway.pipeline import Pipeline
-from gateway.ports import Directory, Reception, Role
-from gateway.preflight import Preflight
+from gateway.listeners import GRACE_S, HttpListener, listen_for_mail
+from gateway.metrics import Metrics
+from gateway.operations import with_operations
+from gateway.ports import Role
 from gateway.retention import Retention, forget
-from gateway.sealer import Sealer
-from gateway.smtp_auth import Credentials
-from gateway.smtp_in import Limits, Listener
-from gateway.smtp_out import SmtpSender
 from gateway.sole import sole_process
 from gateway.spool import SpoolBodies
-from gateway.sts_policies import StsPolicies
-from gateway.tls import server_context
-from gateway.tls_policies import PublishedPolicies
-from gateway.transmission import Transmission
-from gateway.trust import Trust
-from gateway.worker import Handler, Worker
-from trust_bundles.verdicts import VerdictCache
+from gateway.worker import Worker
 
 __all__ = ["Listening", "running", "serve"]
 
 LEASE_S: Final = 60.0
 POLL_S: Final = 1.0
-GRACE_S: Final = 10.0
 LATE_POLL_S: Final = 5.0
 RETENTION_POLL_S: Final = 3600.0
 
@@ -88,36 +66,11 @@ async def running(config: Config) -> AsyncIterator[Listening]:
     async with AsyncExitStack() as stack:
         database = await _database(stack, config)
         bodies = SpoolBodies(database=database, folder=config.gateway.data / "spool", clock=utc_now)
-        resolver = _resolver(config)
-        live = await stack.enter_async_context(
-            open_directory(resolver=resolver, allow_private=config.discovery.private_addresses)
-        )
-        directory = (
-            CachingDirectory(live=live, clock=utc_now, database=database)
-            if config.discovery.cache
-            else live
-        )
-        trust = Trust(
-            database=database,
-            completion=directory,
-            policy=_policy(config),
-            cache=VerdictCache(),
-        )
-        sender = _sender(stack, config, database, DnsClient(resolver=resolver))
-        transmission = Transmission(
-            database=database,
-            bodies=bodies,
-            sender=sender,
-            clock=utc_now,
-            retry_at=_retry_at,
-            window=timedelta(seconds=config.tracking.window_s),
-        )
+        metrics = Metrics()
+        agent = await make_agent(stack, config, database=database, bodies=bodies, metrics=metrics)
         worker = Worker(
             database=database,
-            handlers={
-                **_agent(stack, config, database, bodies, directory, trust),
-                "deliver": transmission.deliver,
-            },
+            handlers=agent.handlers,
             clock=utc_now,
             concurrency=config.gateway.workers,
             lease_s=LEASE_S,
@@ -125,21 +78,21 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             grace_s=GRACE_S,
         )
         await stack.enter_async_context(_working(worker))
-        await stack.enter_async_context(_in_background(transmission.watch(LATE_POLL_S)))
+        await stack.enter_async_context(_in_background(agent.transmission.watch(LATE_POLL_S)))
         await stack.enter_async_context(_in_background(_forget(config, database, bodies)))
-        reception = SmtpReception(database=database, bodies=bodies, clock=utc_now, wake=worker.wake)
-        outbox = FhirOutbox(database=database, clock=utc_now, wake=worker.wake)
+        window = timedelta(seconds=config.tracking.window_s)
+        reception = metrics.reception(
+            SmtpReception(
+                database=database, bodies=bodies, clock=utc_now, wake=worker.wake, window=window
+            )
+        )
+        outbox = FhirOutbox(database=database, clock=utc_now, wake=worker.wake, window=window)
         yield Listening(
-            backbone=await _listen(stack, config, config.backbone, Role.BACKBONE, reception),
-            edge=await _listen(stack, config, config.edge, Role.EDGE, reception),
-            fhir=await _serve_fhir(
-                stack,
-                config,
-                database,
-                bodies,
-                outbox,
-                Preflight(directory=directory, trust=trust, clock=utc_now),
+            backbone=await listen_for_mail(
+                stack, config, config.backbone, Role.BACKBONE, reception
             ),
+            edge=await listen_for_mail(stack, config, config.edge, Role.EDGE, reception),
+            fhir=await _serve_fhir(stack, config, database, bodies, outbox, agent, metrics),
             database=database,
         )
 
@@ -154,58 +107,6 @@ async def serve(config: Config) -> None:
         await stopped.wait()
 
 
-def _policy(config: Config) -> CertificatePolicy:
-    trust = config.trust
-    return CertificatePolicy(
-        profile=trust.profile,
-        revocation=trust.revocation,
-        accept_unwrapped=trust.accept_unwrapped,
-    )
-
-
-def _retry_at(attempts: int, accepted_at: datetime, now: datetime) -> datetime | None:
-    return retry.next_attempt(attempts, accepted_at, now, random.SystemRandom().random())
-
-
-def _resolver(config: Config) -> tuple[str, int] | None:
-    resolver = config.discovery.resolver
-    return (resolver.host, resolver.port) if resolver else None
-
-
-def _sender(
-    stack: AsyncExitStack, config: Config, database: SqlDatabase, dns: DnsClient
-) -> SmtpSender:
-    """Return what delivers to other HISPs."""
-    http = HttpClient(resolver=dns)
-    stack.push_async_callback(http.aclose)
-    sts = StsPolicies(dns=dns, http=http, clock=utc_now, database=database)
-    sender = SmtpSender(
-        hostname=config.gateway.hostname,
-        routes={name: (to.host, to.port) for name, to in config.routes.items()},
-        resolver=MxResolver(dns=dns),
-        policies=PublishedPolicies(configured=config.tls, sts=sts),
-    )
-    stack.push_async_callback(sender.close)
-    return sender
-
-
-def _mailboxes(stack: AsyncExitStack, config: Config) -> MailboxSender:
-    """Return what delivers to our users' own mail servers."""
-    sender = MailboxSender(
-        hostname=config.gateway.hostname,
-        servers={name: _mail_server(box) for name, box in config.mailboxes.items()},
-    )
-    stack.push_async_callback(sender.close)
-    return sender
-
-
-def _mail_server(box: Mailbox) -> MailServer:
-    login = None
-    if box.password_file is not None:
-        login = Credentials(box.user, read_password(box.password_file))
-    return MailServer(box.server.host, box.server.port, box.lmtp, box.tls, login)
-
-
 async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
     """Open the database at the present schema; on SQLite it is this process's alone."""
     database = await stack.enter_async_context(SqlDatabase.open(config.database_url))
@@ -216,104 +117,41 @@ async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
     return database
 
 
-def _agent(
-    stack: AsyncExitStack,
-    config: Config,
-    database: SqlDatabase,
-    bodies: SpoolBodies,
-    directory: Directory,
-    trust: Trust,
-) -> dict[str, Handler]:
-    """Return the handlers of the jobs that judge, secure and hand over messages."""
-    hostname = config.gateway.hostname
-    policy = _policy(config)
-    mailboxes = _mailboxes(stack, config)
-    inbox = Inbox(
-        has_mail_server=lambda mailbox: mailboxes.server_of(mailbox) is not None, terms=Terms()
-    )
-    notices = Notices(bodies=bodies, hostname=hostname)
-    pipeline = Pipeline(
-        database=database,
-        bodies=bodies,
-        directory=directory,
-        keys=StoredKeys(database=database, kek=read_kek(config.gateway.data / "kek")),
-        trust=trust,
-        sealer=Sealer(bodies=bodies, hostname=hostname),
-        inbox=inbox,
-        notices=notices,
-        clock=utc_now,
-        retry_at=_retry_at,
-        policy=policy,
-        window=timedelta(seconds=config.tracking.window_s),
-    )
-    edge = EdgeDelivery(
-        database=database,
-        bodies=bodies,
-        sender=mailboxes,
-        inbox=inbox,
-        notices=notices,
-        clock=utc_now,
-        retry_at=_retry_at,
-    )
-    return {
-        "outgoing": pipeline.outgoing,
-        "incoming": pipeline.incoming,
-        "report": edge.report,
-        "relay": edge.relay,
-    }
-
-
-async def _listen(
-    stack: AsyncExitStack, config: Config, smtp: Smtp, role: Role, reception: Reception
-) -> tuple[str, int] | None:
-    if smtp.listen is None:
-        return None
-    listener = Listener(
-        role=role,
-        reception=reception,
-        hostname=config.gateway.hostname,
-        tls=_tls(config, smtp),
-        limits=Limits(size_octets=smtp.size_octets),
-        proxies=smtp.proxies,
-    )
-    bound = await listener.start(smtp.listen.host, smtp.listen.port)
-    stack.push_async_callback(listener.stop, GRACE_S)
-    return bound
-
-
 async def _serve_fhir(
     stack: AsyncExitStack,
     config: Config,
     database: SqlDatabase,
     bodies: SpoolBodies,
     outbox: FhirOutbox,
-    preflight: Preflight,
+    agent: Agent,
+    metrics: Metrics,
 ) -> tuple[str, int] | None:
-    fhir = config.fhir
-    if fhir.listen is None:
-        return None
-    server = HttpServer(tls=_tls(config, fhir) if fhir.tls_certificate else None)
-    bound = server.bind(fhir.listen.host, fhir.listen.port)
-    scheme = "https" if fhir.tls_certificate else "http"
+    """Serve the FHIR API and what operators ask, and notify subscribers."""
+    listener = HttpListener(stack, config)
     app = create_app(
         database=database,
         bodies=FhirBodies(bodies=bodies, clock=utc_now),
         outbox=outbox,
-        preflight=preflight,
+        preflight=agent.preflight,
         clock=utc_now,
-        base_url=fhir.base_url.rstrip("/") or f"{scheme}://{bound[0]}:{bound[1]}/fhir/R4",
-        decision_wait_s=fhir.decision_wait_s,
+        base_url=listener.base_url,
+        decision_wait_s=config.fhir.decision_wait_s,
+        hook_hosts=config.fhir.hook_hosts,
     )
-    await server.start(app)
-    stack.push_async_callback(server.stop, GRACE_S)
-    return bound
-
-
-def _tls(config: Config, section: Smtp | Fhir) -> ssl.SSLContext:
-    data = config.gateway.data
-    return server_context(
-        section.tls_certificate or data / "tls.crt", section.tls_key or data / "tls.key"
+    await listener.serve(
+        with_operations(
+            app,
+            database=database,
+            registry=metrics.registry,
+            clock=utc_now,
+            metrics_to=config.gateway.metrics_to,
+        )
     )
+    if config.fhir.hook_hosts:
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        notifier = Notifier(database=database, http=http, clock=utc_now)
+        await stack.enter_async_context(_in_background(notifier.run()))
+    return listener.bound
 
 
 async def _forget(config: Config, database: SqlDatabase, bodies: SpoolBodies) -> None:
@@ -332,12 +170,12 @@ async def _forget(config: Config, database: SqlDatabase, bodies: SpoolBodies) ->
 
 @asynccontextmanager
 async def _working(worker: Worker) -> AsyncIterator[None]:
-    running = asyncio.create_task(worker.run(), name="worker")
+    task = asyncio.create_task(worker.run(), name="worker")
     try:
         yield
     finally:
         worker.stop()
-        await running
+        await task
 
 
 @asynccontextmanager

@@ -82,6 +82,10 @@ class Gateway(_Section):
     database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
     workers: int = Field(8, ge=1, le=256, description="jobs worked on at a time")
     log_level: str = Field("info", description="debug, info, warning or error")
+    metrics_to: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),
+        description="networks that may read /metrics on the FHIR listener",
+    )
     keep_content_days: int = Field(30, ge=1, description="days content is kept after its end")
     keep_record_days: int = Field(365, ge=7, description="days the record of a message is kept")
 
@@ -108,6 +112,9 @@ class Fhir(_Section):
     base_url: str = Field("", description="public URL up to /fhir/R4; empty: from listen")
     tls_certificate: Path | None = Field(None, description="PEM chain; none: plain HTTP")
     tls_key: Path | None = Field(None, description="PEM key of tls_certificate")
+    hook_hosts: tuple[str, ...] = Field(
+        (), description="hosts, or host:port, that subscriptions may send to"
+    )
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")
 
     _parse = field_validator("listen", mode="before")(_host_port)
@@ -270,7 +277,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, tuple):
-        return "[]"
+        return str([str(item) for item in value]).replace("'", '"')
     text = getattr(value, "value", value)
     return f'"{"" if text is None else text}"'
 

@@ -1,0 +1,197 @@
+"""The agent of one gateway: who finds certificates, decides, secures, delivers, and with what.
+
+Talks to everything through what it makes; `gateway.app` runs it.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certs.cache import CachingDirectory
+from certs.directory import open_directory
+from certs.dns_client import DnsClient
+from certs.http_client import HttpClient
+from certs.keys import StoredKeys, read_kek
+from certs.policy import CertificatePolicy
+from fhir_bridge.terms import Terms
+from gateway import retry
+from gateway.clock import utc_now
+from gateway.config import Config, Mailbox, read_password
+from gateway.database import SqlDatabase
+from gateway.edge_delivery import EdgeDelivery
+from gateway.edge_out import MailboxSender, MailServer
+from gateway.inbox import Inbox
+from gateway.metrics import Metrics
+from gateway.mx import MxResolver
+from gateway.notices import Notices
+from gateway.pipeline import Pipeline
+from gateway.ports import Directory
+from gateway.preflight import Preflight
+from gateway.sealer import Sealer
+from gateway.smtp_auth import Credentials
+from gateway.smtp_out import SmtpSender
+from gateway.spool import SpoolBodies
+from gateway.sts_policies import StsPolicies
+from gateway.tls_policies import PublishedPolicies
+from gateway.transmission import Transmission
+from gateway.trust import Trust
+from gateway.worker import Handler
+from trust_bundles.verdicts import VerdictCache
+
+__all__ = ["Agent", "make_agent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What does the work. `handlers` are by kind of job, counted by the metrics."""
+
+    handlers: dict[str, Handler]
+    transmission: Transmission
+    preflight: Preflight
+
+
+async def make_agent(
+    stack: AsyncExitStack,
+    config: Config,
+    *,
+    database: SqlDatabase,
+    bodies: SpoolBodies,
+    metrics: Metrics,
+) -> Agent:
+    """Return the agent; what must be closed after it is put on `stack`.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; the key file or a password file cannot be read.
+    """
+    resolver = _resolver(config)
+    live = await stack.enter_async_context(
+        open_directory(resolver=resolver, allow_private=config.discovery.private_addresses)
+    )
+    finder = (
+        CachingDirectory(live=live, clock=utc_now, database=database)
+        if config.discovery.cache
+        else live
+    )
+    directory = metrics.directory(finder)
+    trust = Trust(
+        database=database, completion=finder, policy=_policy(config), cache=VerdictCache()
+    )
+    transmission = Transmission(
+        database=database,
+        bodies=bodies,
+        sender=metrics.sender(
+            _sender(stack, config, database, DnsClient(resolver=resolver)), "backbone"
+        ),
+        clock=utc_now,
+        retry_at=_retry_at,
+        window=timedelta(seconds=config.tracking.window_s),
+    )
+    handlers = _handlers(stack, config, database, bodies, directory, trust, metrics)
+    return Agent(
+        handlers=metrics.handlers({**handlers, "deliver": transmission.deliver}),
+        transmission=transmission,
+        preflight=Preflight(directory=directory, trust=trust, clock=utc_now),
+    )
+
+
+def _handlers(
+    stack: AsyncExitStack,
+    config: Config,
+    database: SqlDatabase,
+    bodies: SpoolBodies,
+    directory: Directory,
+    trust: Trust,
+    metrics: Metrics,
+) -> dict[str, Handler]:
+    """Return the handlers of the jobs that judge, secure and hand over messages."""
+    hostname = config.gateway.hostname
+    policy = _policy(config)
+    mailboxes = _mailboxes(stack, config)
+    inbox = Inbox(
+        has_mail_server=lambda mailbox: mailboxes.server_of(mailbox) is not None, terms=Terms()
+    )
+    notices = Notices(bodies=bodies, hostname=hostname)
+    pipeline = Pipeline(
+        database=database,
+        bodies=bodies,
+        directory=directory,
+        keys=StoredKeys(database=database, kek=read_kek(config.gateway.data / "kek")),
+        trust=trust,
+        sealer=Sealer(bodies=bodies, hostname=hostname),
+        inbox=inbox,
+        notices=notices,
+        clock=utc_now,
+        retry_at=_retry_at,
+        policy=policy,
+        window=timedelta(seconds=config.tracking.window_s),
+    )
+    edge = EdgeDelivery(
+        database=database,
+        bodies=bodies,
+        sender=metrics.sender(mailboxes, "mailbox"),
+        inbox=inbox,
+        notices=notices,
+        clock=utc_now,
+        retry_at=_retry_at,
+    )
+    return {
+        "outgoing": pipeline.outgoing,
+        "incoming": pipeline.incoming,
+        "report": edge.report,
+        "relay": edge.relay,
+    }
+
+
+def _sender(
+    stack: AsyncExitStack, config: Config, database: SqlDatabase, dns: DnsClient
+) -> SmtpSender:
+    """Return what delivers to other HISPs."""
+    http = HttpClient(resolver=dns)
+    stack.push_async_callback(http.aclose)
+    sts = StsPolicies(dns=dns, http=http, clock=utc_now, database=database)
+    sender = SmtpSender(
+        hostname=config.gateway.hostname,
+        routes={name: (to.host, to.port) for name, to in config.routes.items()},
+        resolver=MxResolver(dns=dns),
+        policies=PublishedPolicies(configured=config.tls, sts=sts),
+    )
+    stack.push_async_callback(sender.close)
+    return sender
+
+
+def _mailboxes(stack: AsyncExitStack, config: Config) -> MailboxSender:
+    """Return what delivers to our users' own mail servers."""
+    sender = MailboxSender(
+        hostname=config.gateway.hostname,
+        servers={name: _mail_server(box) for name, box in config.mailboxes.items()},
+    )
+    stack.push_async_callback(sender.close)
+    return sender
+
+
+def _mail_server(box: Mailbox) -> MailServer:
+    login = None
+    if box.password_file is not None:
+        login = Credentials(box.user, read_password(box.password_file))
+    return MailServer(box.server.host, box.server.port, box.lmtp, box.tls, login)
+
+
+def _policy(config: Config) -> CertificatePolicy:
+    trust = config.trust
+    return CertificatePolicy(
+        profile=trust.profile,
+        revocation=trust.revocation,
+        accept_unwrapped=trust.accept_unwrapped,
+    )
+
+
+def _retry_at(attempts: int, accepted_at: datetime, now: datetime) -> datetime | None:
+    return retry.next_attempt(attempts, accepted_at, now, random.SystemRandom().random())
+
+
+def _resolver(config: Config) -> tuple[str, int] | None:
+    resolver = config.discovery.resolver
+    return (resolver.host, resolver.port) if resolver else None
