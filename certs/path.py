@@ -54,6 +54,7 @@ CANDIDATES: Final = 20  # intermediates considered
 DEPTH: Final = 8  # certificates below the anchor
 SIGNATURES: Final = 100  # signatures verified
 ATTEMPTS: Final = 8  # complete paths put to the validator
+NAME_COMPARISONS: Final = 20_000  # of a name with a name constraint, on one path
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ def _validate(path: Path, now: datetime, policy: CertificatePolicy, initial: Ini
     Raises:
         DirectError: CERTIFICATE_EXPIRED or NOT_TRUSTED, with the validator's words.
     """
+    _names_bounded(path)
     leaf, *above = [_converted(cert) for cert in path.certificates]
     anchor = _converted(path.anchor)
     try:
@@ -173,6 +175,20 @@ def _validate(path: Path, now: datetime, policy: CertificatePolicy, initial: Ini
     except (ValueError, KeyError, TypeError, NotImplementedError) as error:
         # The validator lets these out on names and extensions it does not understand.
         raise DirectError(Reason.NOT_TRUSTED, f"path does not parse: {error!r}") from None
+
+
+def _names_bounded(path: Path) -> None:
+    # Every name is compared with every constraint: a thousand of each take ten seconds.
+    names = constraints = 0
+    for cert in (*path.certificates, path.anchor):
+        for extension in extensions_of(cert):
+            match extension.value:
+                case x509.SubjectAlternativeName() as alternative:
+                    names += len(list(alternative))
+                case x509.NameConstraints(permitted_subtrees=some, excluded_subtrees=others):
+                    constraints += len(some or ()) + len(others or ())
+    if (names + len(path.certificates)) * constraints > NAME_COMPARISONS:
+        raise DirectError(Reason.NOT_TRUSTED, "too many names and name constraints to compare")
 
 
 def _converted(cert: x509.Certificate) -> asn1_x509.Certificate:
