@@ -18,10 +18,22 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from certs.cms import der
-from certs.cms.ber import Element, malformed, octets, walk
+from certs.cms.ber import Element, children, malformed, octets, walk
+from certs.errors import DirectError
 
-__all__ = ["issuer_and_serial", "key_identifier", "named"]
+__all__ = ["Comparable", "comparable", "issuer_and_serial", "key_identifier", "named"]
 
+Comparable = tuple[tuple[frozenset[tuple[bytes, str | bytes]], ...], int]
+
+# DirectoryString and IA5String: UTF8, Printable, T61, IA5, Universal, BMP.
+_STRINGS: Final = {
+    0x0C: "utf-8",
+    0x13: "ascii",
+    0x14: "latin-1",
+    0x16: "ascii",
+    0x1C: "utf-32-be",
+    0x1E: "utf-16-be",
+}
 _VERSION: Final = der.context(0)
 _UNREADABLE: Final = (x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
 _KEY_IDENTIFIER: Final = der.context(0, constructed=False)
@@ -51,6 +63,22 @@ def key_identifier(certificate: x509.Certificate) -> bytes | None:
     return None
 
 
+def comparable(name: bytes) -> Comparable | None:
+    """Return an encoded IssuerAndSerialNumber as values to compare, None where it does not parse.
+
+    Peers that take certificates apart write the issuer anew, in other string types and another
+    case (T-37). RFC5280 7.1 compares names without regard to either.
+    """
+    try:
+        (whole,) = walk(name)
+        issuer, serial = children(whole.content, limit=2)
+        names = (children(relative.content) for relative in children(issuer.content))
+        values = tuple(frozenset(map(_value, attributes)) for attributes in names)
+    except (DirectError, ValueError):
+        return None
+    return values, int.from_bytes(serial.content, "big", signed=True)
+
+
 def named(identifier: Element) -> tuple[bytes | None, bytes | None]:
     """Return the issuer and serial number, or the key identifier, that `identifier` holds.
 
@@ -62,3 +90,11 @@ def named(identifier: Element) -> tuple[bytes | None, bytes | None]:
     if identifier.tag in (_KEY_IDENTIFIER, der.context(0)):
         return None, octets(identifier, tag=_KEY_IDENTIFIER)
     raise malformed("a certificate is named neither by issuer and serial nor by key identifier")
+
+
+def _value(attribute: Element) -> tuple[bytes, str | bytes]:
+    oid, value = children(attribute.content, limit=2)
+    encoding = _STRINGS.get(value.tag)
+    if encoding is None:
+        return oid.content, value.content
+    return oid.content, " ".join(value.content.decode(encoding).casefold().split())

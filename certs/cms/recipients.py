@@ -34,7 +34,7 @@ from certs.cms.algorithms import (
     refused,
 )
 from certs.cms.ber import Element, children, malformed, octets
-from certs.cms.names import issuer_and_serial, key_identifier, named
+from certs.cms.names import comparable, issuer_and_serial, key_identifier, named
 from certs.identity import Identity
 
 __all__ = ["Recipient", "Wrapped", "find", "wrap"]
@@ -147,9 +147,15 @@ class _Ours:
     def named(self, identifier: Element) -> Identity | None:
         by_serial, by_key = named(identifier)
         if by_serial is not None:
-            return self._by_serial.get(by_serial)
+            return self._by_serial.get(by_serial) or self._by_value(by_serial)
         matching = (i for i in self._identities if key_identifier(i.certificate) == by_key)
         return next(matching, None)
+
+    def _by_value(self, name: bytes) -> Identity | None:
+        value = comparable(name)
+        if value is None:
+            return None
+        return next((i for own, i in self._by_serial.items() if comparable(own) == value), None)
 
 
 def _transported(fields: list[Element], ours: _Ours) -> Recipient | None:

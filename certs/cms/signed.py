@@ -40,7 +40,7 @@ from certs.cms.attributes import (
     parse_attributes,
 )
 from certs.cms.ber import Element, Octets, Reader, children, malformed, octets
-from certs.cms.names import issuer_and_serial, key_identifier, named
+from certs.cms.names import comparable, issuer_and_serial, key_identifier, named
 from certs.cms.signatures import Scheme, Signature, digest_for, encode_scheme, scheme_of
 from certs.errors import DirectError, Reason
 from certs.identity import Identity
@@ -184,7 +184,11 @@ class Signer:
     def _named_in(self, certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
         by_serial, by_key = named(self.identifier)
         if by_serial is not None:
-            return [c for c in certificates if issuer_and_serial(c) == by_serial]
+            exact = [c for c in certificates if issuer_and_serial(c) == by_serial]
+            value = None if exact else comparable(by_serial)
+            return exact or [
+                c for c in certificates if comparable(issuer_and_serial(c)) == value is not None
+            ]
         return [c for c in certificates if key_identifier(c) == by_key is not None]
 
 
