@@ -30,14 +30,11 @@ from fhir_bridge.search import (
     cursor_of,
 )
 from fhir_bridge.store import Stored, stored_of
-from fhir_bridge.tables import fhir_index, fhir_resource
+from fhir_bridge.tables import NEVER, fhir_index, fhir_resource
 
 __all__ = ["Page", "find"]
 
 _LAST_UPDATED: Final = COMMON[1]
-# Stand-ins for a missing sort value; they put it last.
-_TEXT_LAST: Final = "\U0010ffff"
-_TIME_LAST: Final = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +93,8 @@ def _key_values(row: sa.Row[Any], count: int) -> list[str | int]:
 def _key(sort: Sort) -> sa.ColumnElement[Any]:
     if sort.parameter.name == "_lastUpdated":
         return sa.type_coerce(fhir_resource.c.last_updated, sa.BigInteger)
+    if sort.parameter.name == "sent":
+        return fhir_resource.c.sent
     if sort.parameter.name == "_id":
         return sa.cast(fhir_resource.c.id, sa.String)
     dated = sort.parameter.kind is Kind.DATE
@@ -110,9 +109,8 @@ def _key(sort: Sort) -> sa.ColumnElement[Any]:
         )
         .scalar_subquery()
     )
-    missing: str | int = _TIME_LAST if dated else _TEXT_LAST
-    if sort.descending:
-        missing = -_TIME_LAST if dated else ""
+    # FHIR does not say where a resource without a value goes: we take it as the earliest.
+    missing: str | int = NEVER if dated else ""
     return sa.func.coalesce(found, missing)
 
 

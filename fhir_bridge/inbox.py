@@ -17,7 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from fhir_bridge.store import Stored, stored_of
-from fhir_bridge.tables import fhir_index, fhir_read, fhir_resource
+from fhir_bridge.tables import NEVER, fhir_index, fhir_read, fhir_resource
 
 __all__ = ["Thread", "mark_read", "threads"]
 
@@ -39,29 +39,28 @@ def threads(
     before: datetime | None = None,
 ) -> tuple[Thread, ...]:
     """Return the threads of `mailboxes`, the latest message first; `before` for a next page."""
-    message, part = fhir_resource.alias(), fhir_index.alias()
-    latest = (
-        sa.select(part.c.target, sa.func.max(_sequence(message)).label("latest"))
-        .join(message, message.c.id == part.c.resource_id)
-        .where(
-            part.c.type == "Communication",
-            part.c.name == "part-of",
-            message.c.owner.in_(mailboxes),
-            message.c.deleted.is_(False),
-        )
-        .group_by(part.c.target)
-        .subquery()
+    part = fhir_index.alias()
+    in_thread = (
+        sa.select(sa.literal(1))
+        .where(part.c.resource_id == fhir_resource.c.id, part.c.name == "part-of")
+        .correlate(fhir_resource)
+        .exists()
     )
     statement = (
-        sa.select(fhir_resource, latest.c.latest)
-        .join(latest, latest.c.target == fhir_resource.c.id)
-        .where(fhir_resource.c.owner.in_(mailboxes), fhir_resource.c.deleted.is_(False))
-        .order_by(latest.c.latest.desc(), fhir_resource.c.id)
+        sa.select(fhir_resource)
+        .where(
+            fhir_resource.c.type == "Communication",
+            fhir_resource.c.owner.in_(mailboxes),
+            fhir_resource.c.deleted.is_(False),
+            fhir_resource.c.activity > NEVER,
+            ~in_thread,
+        )
+        .order_by(fhir_resource.c.activity.desc(), fhir_resource.c.id.desc())
         .limit(limit)
     )
     if before is not None:
         microseconds = round(before.timestamp() * 1_000_000)
-        statement = statement.where(latest.c.latest < microseconds)
+        statement = statement.where(fhir_resource.c.activity < microseconds)
     found = []
     for row in connection.execute(statement):
         header = stored_of(row)
@@ -104,7 +103,7 @@ def _last(connection: sa.Connection, header: UUID) -> Stored | None:
             fhir_index.c.target == header,
             fhir_resource.c.deleted.is_(False),
         )
-        .order_by(_sequence(fhir_resource).desc(), fhir_resource.c.id.desc())
+        .order_by(fhir_resource.c.activity.desc(), fhir_resource.c.id.desc())
         .limit(1)
     )
     row = connection.execute(statement).one_or_none()
@@ -127,15 +126,3 @@ def _unread(connection: sa.Connection, header: UUID) -> int:
         )
     )
     return connection.execute(statement).scalar_one()
-
-
-def _sequence(resource: sa.FromClause) -> sa.ColumnElement[int]:
-    """Return when a message came: by arrival, not by what its Date says (fhir.md 3.7)."""
-    moments = fhir_index.alias()
-    arrived = (
-        sa.select(sa.func.max(sa.type_coerce(moments.c.low, sa.BigInteger)))
-        .where(moments.c.resource_id == resource.c.id, moments.c.name.in_(("received", "sent")))
-        .correlate(resource)
-        .scalar_subquery()
-    )
-    return sa.func.coalesce(arrived, sa.type_coerce(resource.c.last_updated, sa.BigInteger))

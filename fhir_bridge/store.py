@@ -9,7 +9,7 @@ Standards:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,9 +19,9 @@ import orjson
 import sqlalchemy as sa
 
 from fhir_bridge.definitions import TYPES
-from fhir_bridge.indexing import index_rows
+from fhir_bridge.indexing import index_rows, interval
 from fhir_bridge.resources import dump
-from fhir_bridge.tables import fhir_change, fhir_index, fhir_resource, fhir_version
+from fhir_bridge.tables import NEVER, fhir_change, fhir_index, fhir_resource, fhir_version
 from fhir_bridge.terms import JSON, Terms
 
 __all__ = [
@@ -76,7 +76,9 @@ def insert(
 ) -> Stored:
     """Store `resource` as version 1 under `identity` and return it as stored."""
     stored = _stamped(resource, identity, owner, 1, now)
-    connection.execute(fhir_resource.insert().values(**_columns(stored), message_id=message))
+    connection.execute(
+        fhir_resource.insert().values(**_columns(stored), message_id=message, **_moments(resource))
+    )
     _index(connection, stored, resource, terms)
     return stored
 
@@ -96,7 +98,10 @@ def replace(
     `owner` and `message` change where they are given: a draft is sent.
     """
     stored = _stamped(resource, old.id, owner or old.owner, old.version + 1, now)
-    if not _supersede(connection, old, stored, message or old.message):
+    moments = _moments(resource)
+    if "payload" not in resource:
+        del moments["activity"]  # a header keeps that of its last message
+    if not _supersede(connection, old, stored, message or old.message, moments):
         return None
     _index(connection, stored, resource, terms)
     return stored
@@ -108,7 +113,7 @@ def remove(connection: sa.Connection, old: Stored, *, now: datetime) -> Stored |
     stored = dataclasses.replace(
         _stamped(emptied, old.id, old.owner, old.version + 1, now), deleted=True
     )
-    return stored if _supersede(connection, old, stored, old.message) else None
+    return stored if _supersede(connection, old, stored, old.message, {}) else None
 
 
 def read(
@@ -185,6 +190,29 @@ def _stamped(resource: JSON, identity: UUID, owner: str, number: int, now: datet
     return Stored(identity, resource["resourceType"], owner, number, body, now, deleted=False)
 
 
+def touch(connection: sa.Connection, identity: UUID, communication: JSON) -> None:
+    """Let the thread's header `identity` be as recent as `communication`; no new version."""
+    activity = _moments(communication)["activity"]
+    connection.execute(
+        fhir_resource.update()
+        .where(fhir_resource.c.id == identity, fhir_resource.c.activity < activity)
+        .values(activity=activity)
+    )
+
+
+def _moments(resource: JSON) -> dict[str, int]:
+    sent = _microseconds(resource.get("sent"))
+    # fhir.md 3.7: what came is sorted by arrival, not by what its Date says.
+    inbound = "received" in resource and resource.get("resourceType") == "Communication"
+    activity = _microseconds(resource.get("received")) if inbound else sent
+    return {"sent": sent, "activity": activity}
+
+
+def _microseconds(text: object) -> int:
+    times = interval(text) if isinstance(text, str) else None
+    return round(times[0].timestamp() * 1_000_000) if times else NEVER
+
+
 def _columns(stored: Stored) -> dict[str, Any]:
     return {
         "id": stored.id,
@@ -213,13 +241,17 @@ def stored_of(row: sa.Row[Any]) -> Stored:
 
 
 def _supersede(
-    connection: sa.Connection, old: Stored, stored: Stored, message: UUID | None
+    connection: sa.Connection,
+    old: Stored,
+    stored: Stored,
+    message: UUID | None,
+    moments: Mapping[str, int],
 ) -> bool:
     """Put `stored` in the place of `old`, unless `old` is not the present version any more."""
     done = connection.execute(
         fhir_resource.update()
         .where(fhir_resource.c.id == old.id, fhir_resource.c.version == old.version)
-        .values(**_columns(stored), message_id=message)
+        .values(**_columns(stored), message_id=message, **moments)
     )
     if done.rowcount != 1:
         return False

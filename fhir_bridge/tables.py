@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from certs.tables import UtcDateTime, metadata
 
 __all__ = [
+    "NEVER",
     "fhir_binary",
     "fhir_change",
     "fhir_client",
@@ -25,6 +26,7 @@ __all__ = [
     "fhir_version",
 ]
 
+NEVER: Final = -(1 << 60)
 ADDRESS_CHARACTERS: Final = 320  # RFC5321 4.5.3.1: 64 + "@" + 255
 
 fhir_resource: Final = sa.Table(
@@ -38,7 +40,13 @@ fhir_resource: Final = sa.Table(
     sa.Column("last_updated", UtcDateTime, nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False),
     sa.Column("message_id", sa.Uuid, index=True),  # the gateway's message, where there is one
+    # Of a Communication, to sort by, in microseconds since 1970; NEVER where there is none.
+    # `activity` is when a message came or went, and of a thread's header when its last one did.
+    sa.Column("sent", sa.BigInteger, nullable=False),
+    sa.Column("activity", sa.BigInteger, nullable=False),
     sa.Index(None, "type", "owner", "last_updated", "id"),
+    sa.Index(None, "type", "owner", "sent", "id"),
+    sa.Index(None, "type", "owner", "activity", "id"),
 )
 
 # Superseded versions only: the current one is in fhir_resource.

@@ -21,7 +21,7 @@ from fhir_bridge.compose import Ancestry
 from fhir_bridge.delivery import address_of
 from fhir_bridge.headers import message_ids
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.store import Stored, insert, lookup, read, replace
+from fhir_bridge.store import Stored, insert, lookup, read, replace, touch
 from fhir_bridge.terms import (
     DIRECT_MEDIUM,
     JSON,
@@ -95,6 +95,7 @@ def in_thread(
         named = _literal(connection, communication["partOf"][0], owner)
         if named is not None:
             _join(connection, named, participants, now, terms, thread_id if not header else None)
+            touch(connection, named.id, communication)
         return communication
     if header is None:
         header = insert(
@@ -107,6 +108,7 @@ def in_thread(
         )
     else:
         _join(connection, header, participants, now, terms)
+    touch(connection, header.id, communication)
     return {**communication, "partOf": [{"reference": f"Communication/{header.id}"}]}
 
 

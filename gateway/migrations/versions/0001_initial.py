@@ -185,15 +185,29 @@ def upgrade() -> None:
         sa.Column("last_updated", sa.BigInteger(), nullable=False),
         sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("message_id", sa.Uuid(), nullable=True),
+        sa.Column("sent", sa.BigInteger(), nullable=False),
+        sa.Column("activity", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_resource")),
     )
     op.create_index(
         op.f("ix_fhir_resource_message_id"), "fhir_resource", ["message_id"], unique=False
     )
     op.create_index(
+        op.f("ix_fhir_resource_type_owner_activity_id"),
+        "fhir_resource",
+        ["type", "owner", "activity", "id"],
+        unique=False,
+    )
+    op.create_index(
         op.f("ix_fhir_resource_type_owner_last_updated_id"),
         "fhir_resource",
         ["type", "owner", "last_updated", "id"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_fhir_resource_type_owner_sent_id"),
+        "fhir_resource",
+        ["type", "owner", "sent", "id"],
         unique=False,
     )
     op.create_table(
@@ -489,7 +503,9 @@ def downgrade() -> None:
     op.drop_index("ix_job_state_due_at", table_name="job")
     op.drop_table("job")
     op.drop_table("fhir_version")
+    op.drop_index(op.f("ix_fhir_resource_type_owner_sent_id"), table_name="fhir_resource")
     op.drop_index(op.f("ix_fhir_resource_type_owner_last_updated_id"), table_name="fhir_resource")
+    op.drop_index(op.f("ix_fhir_resource_type_owner_activity_id"), table_name="fhir_resource")
     op.drop_index(op.f("ix_fhir_resource_message_id"), table_name="fhir_resource")
     op.drop_table("fhir_resource")
     op.drop_index(op.f("ix_fhir_read_owner"), table_name="fhir_read")
