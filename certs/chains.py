@@ -38,6 +38,9 @@ LEVELS: Final = 5  # AS-082
 LEAVES: Final = 10  # whose chains are completed, of one address
 KEPT: Final = timedelta(minutes=1)  # before the same chains are looked through again
 CHAINS_KEPT: Final = 10_000
+ISSUERS_FOR: Final = timedelta(days=1)
+ISSUERS_KEPT: Final = 1000
+FETCH_S: Final = 5.0
 DEADLINE_S: Final = 20.0  # for the chains and revocation of one address
 
 
@@ -54,6 +57,7 @@ class Chains:
         self._http = http
         self._revocation = revocation
         self._kept: Memory[_Gathered] = Memory(CHAINS_KEPT)
+        self._issuers: Memory[Sequence[x509.Certificate]] = Memory(ISSUERS_KEPT)
 
     async def complete(
         self,
@@ -100,7 +104,7 @@ class Chains:
                 return fetched
             issuer = _issuer_among(work.intermediates, below)
             if issuer is None:
-                issuer = _issuer_among(await self._fetch(below), below)
+                issuer = _issuer_among(await self._fetch(below, work.now), below)
                 fetched = True
             if issuer is None:
                 return False
@@ -108,13 +112,18 @@ class Chains:
             below = issuer
         return fetched
 
-    async def _fetch(self, below: x509.Certificate) -> list[x509.Certificate]:
+    async def _fetch(self, below: x509.Certificate, now: datetime) -> Sequence[x509.Certificate]:
         for url in issuer_urls(below):
-            try:
-                return list(certificates_in(await self._http.get(url, limit_octets=FILE_OCTETS)))
-            except DirectError:
-                continue
-        return []
+            kept = await self._issuers.get(url, now, partial(self._fetch_one, url, now))
+            if kept.answer is not None:
+                return kept.answer
+        return ()
+
+    async def _fetch_one(self, url: str, now: datetime) -> Kept[Sequence[x509.Certificate]]:
+        # Anybody can send mail that names a slow server here: it is given little time, and a
+        # failure is remembered for all who name it.
+        content = await self._http.get(url, limit_octets=FILE_OCTETS, deadline_s=FETCH_S)
+        return Kept(certificates_in(content), now, now + ISSUERS_FOR)
 
 
 class _Work:

@@ -53,7 +53,9 @@ class LiveDirectory:
         ldap: LdapClient,
         http: HttpClient,
         archive: Archive | None = None,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
+        self._deadline_s = deadline_s
         self._dns = dns
         self._ldap = ldap
         self._http = http
@@ -69,7 +71,7 @@ class LiveDirectory:
         """Return the evidence, and for how many seconds its source says that it holds."""
         search = Discovery(address)
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 while query := search.next_query():
                     search.answered(query, await self._ask(query))
         except TimeoutError:
@@ -148,11 +150,13 @@ async def open_directory(
     dns_lifetime_s: float = LIFETIME_S,
     authority_port: int = DNS_PORT,
     archive: Archive | None = None,
+    deadline_s: float = DEADLINE_S,
 ) -> AsyncIterator[LiveDirectory]:
     """Open a directory that asks `resolver` (address and port), or the system's where None.
 
     `allow_private` lets strangers' records lead into loopback and private networks, as they do in
     a sandbox or an isolated network. `archive` keeps CRLs across restarts.
+    `deadline_s` is in seconds, for everything that is asked about one address.
     """
     dns = DnsClient(
         resolver=resolver,
@@ -162,7 +166,7 @@ async def open_directory(
     )
     ldap, http = LdapClient(), HttpClient(resolver=dns)
     try:
-        yield LiveDirectory(dns=dns, ldap=ldap, http=http, archive=archive)
+        yield LiveDirectory(dns=dns, ldap=ldap, http=http, archive=archive, deadline_s=deadline_s)
     finally:
         await http.aclose()
         ldap.close()

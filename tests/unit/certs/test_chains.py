@@ -75,6 +75,46 @@ async def test_two_levels_are_climbed(site: Web, directory: LiveDirectory) -> No
     assert (await decided(directory, leaf)).reason is None
 
 
+async def test_issuer_and_failure_to_fetch_it_are_remembered(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """Whoever sends mail that names a dead server makes us ask it once a minute, not each time."""
+    middle = Ca.create("Middle", parent=ROOT)
+    site.files["/middle"] = der(middle.certificate)
+    where = Locations(issuers=(site.url("/gone"), site.url("/middle")))
+    for label in ("one", "two"):
+        leaf = middle.issue(address=str(ADDRESS), locations=where, label=label).certificate
+        assert (await decided(directory, leaf)).reason is None
+    assert site.asked == ["/gone", "/middle"]
+
+
+async def test_chain_that_does_not_end_is_not_climbed(site: Web, directory: LiveDirectory) -> None:
+    """AS-082: at most five levels."""
+    cas = [Ca.create("Level 0")]
+    for number in range(1, 10):
+        where = Locations(issuers=(site.url(f"/{number - 1}"),))
+        cas.append(Ca.create(f"Level {number}", parent=cas[-1], locations=where))
+        site.files[f"/{number - 1}"] = der(cas[number - 1].certificate)
+    where = Locations(issuers=(site.url("/9"),))
+    site.files["/9"] = der(cas[9].certificate)
+    leaf = cas[9].issue(address=str(ADDRESS), locations=where).certificate
+    assert (await decided(directory, leaf)).reason is Reason.NOT_TRUSTED
+    assert site.asked == ["/9", "/8", "/7", "/6", "/5"]
+
+
+async def test_self_issued_certificate_is_no_step_upwards(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """R-035."""
+    other = Ca.create("Other")
+    where = Locations(issuers=(site.url("/other"),))
+    own = Ca.create("Other", label="Other", locations=where)
+    site.files["/other"] = der(own.certificate)
+    leaf = Ca(own.certificate, other.key).issue(address=str(ADDRESS), locations=where).certificate
+    assert (await decided(directory, leaf)).reason is Reason.NOT_TRUSTED
+    assert site.asked == ["/other"]
+
+
 async def test_nothing_is_fetched_where_the_issuer_is_an_anchor(
     site: Web, directory: LiveDirectory
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import dns.message
@@ -128,6 +129,18 @@ async def test_many_addresses_at_once(zones: Zones, directory: LiveDirectory) ->
     assert all(len(evidence.found) == 1 for evidence in found)
 
 
+async def test_search_ends_at_its_deadline_whatever_the_servers_do(zones: Zones) -> None:
+    """CD-009."""
+    responder = Silent(zones)
+    where = await responder.start()
+    start = time.monotonic()
+    async with open_directory(resolver=where, deadline_s=0.3) as directory:
+        evidence = await directory.evidence_for(ADDRESS)
+    await responder.stop()
+    assert time.monotonic() - start < 2
+    assert evidence.failure is Reason.DIRECTORY_UNAVAILABLE
+
+
 async def test_garbage_is_no_answer(zones: Zones) -> None:
     responder = Babbling(zones)
     where = await responder.start()
@@ -146,6 +159,13 @@ async def test_answer_broken_by_udp_is_asked_for_by_tcp(zones: Zones) -> None:
         evidence = await directory.evidence_for(ADDRESS)
     await responder.stop()
     assert [found.certificate for found in evidence.found] == [BOUND]
+
+
+class Silent(DnsResponder):
+    """Takes questions and says nothing."""
+
+    def answer(self, wire: bytes, *, limit_octets: int) -> bytes | None:
+        return None
 
 
 class Babbling(DnsResponder):
