@@ -122,7 +122,7 @@ class StsPolicies:
         unchecked = now - RECHECK
         entry = None
         if self._database is not None:
-            entry = await self._database.read(lambda c: load(c, KIND, domain, now))
+            entry = await self._database.read(lambda c: load(c, KIND, domain))
         if entry is None:
             return _Known(None, None, now, unchecked)
         identity, _, text = entry.value.partition(b"\n")
