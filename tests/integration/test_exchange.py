@@ -344,3 +344,34 @@ async def test_no_notification_in_time_fails_the_message_once(tmp_path: Path) ->
         [sent] = await inbox(hillside)
         assert sent["status"] == "stopped"
         assert deliveries(sent)[str(lakeview.user)]["reason"] == "delivery-expired"
+
+
+async def test_operators_see_health_and_metrics(sandbox: Sandbox) -> None:
+    hisp = sandbox.hillside
+    root = hisp.base_url.removesuffix("/fhir/R4")
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"{root}/healthz")).status_code == 200
+        assert (await http.get(f"{root}/readyz")).status_code == 200
+        await post(hisp, communication(str(hisp.user), str(sandbox.lakeview.user)))
+        metrics = (await http.get(f"{root}/metrics")).text
+    assert 'direct_gateway_jobs_total{kind="outgoing"' in metrics
+
+
+async def test_preflight_says_what_sending_would_find(sandbox: Sandbox) -> None:
+    hisp = sandbox.hillside
+    add_zone(sandbox, "direct.nobody.example")
+    body = communication(str(hisp.user), str(sandbox.lakeview.user), "dr.who@direct.nobody.example")
+    parameters = {
+        "resourceType": "Parameters",
+        "parameter": [{"name": "resource", "resource": body}],
+    }
+    async with httpx.AsyncClient() as http:
+        response = await http.post(
+            f"{hisp.base_url}/Communication/$preflight",
+            json=parameters,
+            headers={"Authorization": f"Bearer {hisp.token}"},
+        )
+    assert response.status_code == 200
+    assert "certificate-not-found" in response.text
+    assert "address-bound" in response.text
+    assert await messages_of(hisp, Direction.OUTGOING) == []
