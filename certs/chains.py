@@ -21,6 +21,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.binding import binding_of
 from certs.cert_files import FILE_OCTETS, certificates_in
 from certs.errors import DirectError
 from certs.evidence import Evidence, Revocation
@@ -30,6 +31,7 @@ from certs.locations import issuer_urls
 from certs.memory import Kept, Memory
 from certs.path import CANDIDATES, Path, find_path
 from certs.policy import CertificatePolicy
+from certs.profile import valid_at
 from certs.revocation_source import RevocationSource
 
 __all__ = ["Chains"]
@@ -100,11 +102,11 @@ class Chains:
         below, fetched = leaf, False
         for _ in range(LEVELS):
             # AS-083: no look-up where the issuer is an anchor, or at hand.
-            if work.anchors.issuers_of(below):
+            if _issuer_in(work.anchors, below):
                 return fetched
-            issuer = _issuer_among(work.intermediates, below)
+            issuer = _issuer_in(IssuerIndex(work.intermediates), below)
             if issuer is None:
-                issuer = _issuer_among(await self._fetch(below, work.now), below)
+                issuer = _issuer_in(IssuerIndex(await self._fetch(below, work.now)), below)
                 fetched = True
             if issuer is None:
                 return False
@@ -136,7 +138,8 @@ class _Work:
         now: datetime,
         policy: CertificatePolicy,
     ) -> None:
-        self.leaves = [found.certificate for found in evidence.found[:LEAVES]]
+        certificates = [found.certificate for found in evidence.found[:LEAVES]]
+        self.leaves = [cert for cert in certificates if _may_serve(cert, evidence, now, policy)]
         self.anchors = anchors
         self.now = now
         self._policy = policy
@@ -181,6 +184,7 @@ def _key(
 ) -> tuple[Hashable, ...]:
     revocation = evidence.revocation
     return (
+        evidence.address,
         *(found.certificate for found in evidence.found),
         *evidence.intermediates,
         *(crl.digest for crl in revocation.crls),
@@ -190,9 +194,19 @@ def _key(
     )
 
 
-def _issuer_among(
-    candidates: Sequence[x509.Certificate], below: x509.Certificate
-) -> x509.Certificate | None:
-    likely = IssuerIndex(candidates).issuers_of(below)
+def _may_serve(
+    cert: x509.Certificate, evidence: Evidence, now: datetime, policy: CertificatePolicy
+) -> bool:
+    # Nothing is fetched for a certificate that will be refused whatever its chain is.
+    try:
+        binding_of(cert, evidence.address, policy.profile)
+        valid_at(cert, now)
+    except DirectError:
+        return False
+    return True
+
+
+def _issuer_in(index: IssuerIndex, below: x509.Certificate) -> x509.Certificate | None:
     # a self-issued certificate is no step upwards.
-    return next((c for c in likely if c != below and signed_by(below, c)), None)
+    candidates = (issuer for issuer in index.issuers_of(below) if issuer != below)
+    return next((issuer for issuer in candidates if signed_by(below, issuer)), None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -123,6 +124,46 @@ async def test_nothing_is_fetched_where_the_issuer_is_an_anchor(
     leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
     assert (await decided(directory, leaf)).reason is None
     assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        pytest.param({"address": "other@direct.example.org"}, id="not-bound"),
+        pytest.param({"address": str(ADDRESS), "not_after": NOW - timedelta(days=1)}, id="expired"),
+    ],
+)
+async def test_nothing_is_fetched_for_what_will_be_refused_anyway(
+    leaf: dict[str, Any], site: Web, directory: LiveDirectory
+) -> None:
+    middle = Ca.create("Middle", parent=ROOT)
+    where = Locations(crls=(site.url("/crl"),), issuers=(site.url("/middle"),))
+    await decided(directory, middle.issue(**leaf, locations=where).certificate)
+    assert site.asked == []
+
+
+async def test_what_was_gathered_for_another_address_is_not_taken(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """A message in a stranger's name must not switch off revocation for the true owner."""
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/crl"] = ROOT.crl([leaf]).public_bytes(Encoding.DER)
+    found = (Found(leaf, Level.DNS_ADDRESS),)
+    stranger = Evidence(parse_address("stranger@direct.example.org"), found)
+    await directory.complete(stranger, [ROOT.certificate], now=NOW, policy=POLICY)
+    assert (await decided(directory, leaf)).reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_anchor_of_the_same_name_and_another_key_does_not_stop_the_search(
+    site: Web, directory: LiveDirectory
+) -> None:
+    middle = Ca.create("Middle", parent=ROOT)
+    namesake = Ca.create("Middle", label="another key")
+    site.files["/middle"] = der(middle.certificate)
+    where = Locations(issuers=(site.url("/middle"),))
+    leaf = middle.issue(address=str(ADDRESS), locations=where).certificate
+    assert (await decided(directory, leaf, anchors=(namesake, ROOT))).reason is None
 
 
 async def test_revocation_is_not_fetched_without_a_path(
