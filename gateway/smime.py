@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 
+from certs.cms import der
 from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
 from certs.cms.ber import Octets
 from certs.cms.enveloped import Envelope
@@ -223,7 +224,8 @@ class _LongestSignature:
                 self._octets = (key.key_size + 7) // 8
             case ec.EllipticCurvePublicKey() as key:
                 # ECDSA-Sig-Value: two integers, each with a sign octet and a header, in a sequence.
-                self._octets = 2 * ((key.key_size + 7) // 8 + 3) + 3
+                content = 2 * ((key.key_size + 7) // 8 + 3)
+                self._octets = len(der.header(der.SEQUENCE, content)) + content
             case _:
                 self._octets = 64  # Ed25519
 

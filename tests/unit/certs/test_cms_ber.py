@@ -85,6 +85,10 @@ def test_limit_of_length() -> None:
 
 def test_limit_of_depth() -> None:
     assert detail(b"\x30\x80" * 20 + b"\x00\x00" * 20) == "elements are nested too deep"
+    data = b"\x30\x80\x00\x00"
+    for _container in range(20):
+        data = der.sequence(data)
+    assert detail(data) == "elements are nested too deep"
     reader = Reader([b"\x30\x80" * 20])
     for _container in range(16):
         reader.enter(der.SEQUENCE)

@@ -224,7 +224,9 @@ def test_what_is_not_encrypted_is_not_secured(entity: bytes) -> None:
 def test_length_is_known_before_sealing(
     kind: str, recipients: list[str], cipher: ContentEncryption
 ) -> None:
-    signers = [identity(kind), identity("p256")]
+    signers = [identity(kind)]
+    # A signature of an EC key is up to 9 octets shorter, now and then: 12 characters.
+    slack = 14 if kind.startswith("p") else 0
     certificates = [identity(recipient, "bob").certificate for recipient in recipients]
     options = SealOptions(content_encryption=cipher)
     for size in (0, 1, 5_000):
@@ -239,7 +241,7 @@ def test_length_is_known_before_sealing(
             options=options,
         )
         made = seal(content, signers=signers, recipients=certificates, options=options)
-        assert foretold - 40 <= len(made) <= foretold
+        assert foretold - 2 * slack <= len(made) <= foretold
 
 
 def test_signers_tell_what_they_can_decrypt() -> None:
