@@ -69,6 +69,7 @@ __all__ = [
     "open_agent",
     "our_ca",
     "peer_ca",
+    "retry_at",
     "seal",
 ]
 
