@@ -185,10 +185,10 @@ def _key(
     revocation = evidence.revocation
     return (
         evidence.address,
-        *(found.certificate for found in evidence.found),
-        *evidence.intermediates,
-        *(crl.digest for crl in revocation.crls),
-        *(answer.public_bytes(Encoding.DER) for answer in revocation.ocsp_responses),
+        tuple(found.certificate for found in evidence.found),
+        evidence.intermediates,
+        tuple(crl.digest for crl in revocation.crls),
+        tuple(answer.public_bytes(Encoding.DER) for answer in revocation.ocsp_responses),
         anchors.digest,
         policy,
     )

@@ -64,6 +64,11 @@ class Memory(Generic[T]):
             return kept
         return await asyncio.shield(self._start(key, now, fetch))
 
+    def last(self, key: Hashable) -> T | None:
+        """Return the last good answer, however old."""
+        kept = self._kept.get(key)
+        return kept.answer if kept else None
+
     def clear(self) -> None:
         """Forget all answers."""
         self._kept.clear()

@@ -78,7 +78,7 @@ class RevocationSource:
     ) -> Revocation:
         # The list first: it serves all certificates of the CA, and tells nobody whom we write to.
         # A responder is asked only about what no list answers.
-        answer = await self._from_lists(cert, now)
+        answer = await self._from_lists(cert, issuer, now)
         if any(crl.fresh_at(now) for crl in answer.crls):
             return answer
         asked = await self._from_responders(cert, issuer, now)
@@ -86,11 +86,13 @@ class RevocationSource:
             answer.crls, asked.ocsp_responses, answer.unreachable + asked.unreachable, now
         )
 
-    async def _from_lists(self, cert: x509.Certificate, now: datetime) -> Revocation:
+    async def _from_lists(
+        self, cert: x509.Certificate, issuer: x509.Certificate, now: datetime
+    ) -> Revocation:
         crls: list[Crl] = []
         unreachable: list[str] = []
         for url in crl_urls(cert):
-            kept = await self._crls.get(url, now, partial(self._crl, url, now))
+            kept = await self._crls.get(url, now, partial(self._crl, url, issuer, now))
             crls += [kept.answer] if kept.answer else []
             unreachable += [url] if kept.failure else []
         return Revocation(tuple(crls), (), tuple(unreachable), now)
@@ -107,20 +109,24 @@ class RevocationSource:
             unreachable.append(url)
         return Revocation((), (), tuple(unreachable), now)
 
-    async def _crl(self, url: str, now: datetime) -> Kept[Crl]:
-        stored = await self._archive.last_good(url) if self._archive else None
-        if stored is not None and now < stored[1]:
-            return Kept(await asyncio.to_thread(read_crl, stored[0]), now, stored[1])
-        try:
-            return await self._fetch_crl(url, now)
-        except DirectError as error:
-            if stored is None:
-                raise
-            # K-06: the last good list serves on while there is no newer one to be had.
+    async def _crl(self, url: str, issuer: x509.Certificate, now: datetime) -> Kept[Crl]:
+        old = self._crls.last(url)
+        stored = await self._archive.last_good(url) if self._archive and old is None else None
+        if stored is not None:
             old = await asyncio.to_thread(read_crl, stored[0])
+            if now < stored[1]:
+                return Kept(old, now, stored[1])
+        try:
+            return await self._fetch_crl(url, issuer, old, now)
+        except DirectError as error:
+            if old is None:
+                raise
+            # K-06: the last good list serves on while there is no better one to be had.
             return Kept(old, now, now + RETRY, error.detail)
 
-    async def _fetch_crl(self, url: str, now: datetime) -> Kept[Crl]:
+    async def _fetch_crl(
+        self, url: str, issuer: x509.Certificate, old: Crl | None, now: datetime
+    ) -> Kept[Crl]:
         data = await self._http.get(
             url,
             limit_octets=CRL_OCTETS,
@@ -128,6 +134,11 @@ class RevocationSource:
             failure=Reason.REVOCATION_UNKNOWN,
         )
         crl = await asyncio.to_thread(read_crl, data)
+        signed = await asyncio.to_thread(crl.signed_by, issuer)
+        _no_worse(crl, old, issuer, signed=signed)
+        if not signed:
+            # Another key of the CA may have signed it, or somebody on the way: ask again soon.
+            return Kept(crl, now, now + RETRY)
         # AS-088: some lists live for a second. Asking again every minute is often enough.
         ends = max(crl.next_update or now + LONGEST, now + RETRY)
         until = min(ends, now + LONGEST)
@@ -153,3 +164,17 @@ class RevocationSource:
         if status_in(answer, cert, issuer, now) is Status.UNKNOWN:
             raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP responder knows no answer")
         return Kept(answer, now, min(fresh_until(answer) or now + LONGEST, now + LONGEST))
+
+
+def _no_worse(new: Crl, old: Crl | None, issuer: x509.Certificate, *, signed: bool) -> None:
+    """Refuse a list that cannot be what the CA publishes now: http lets others answer for it.
+
+    Raises:
+        DirectError: REVOCATION_UNKNOWN; the old list is the better one.
+    """
+    if old is None or not old.signed_by(issuer):
+        return
+    if not signed:
+        raise DirectError(Reason.REVOCATION_UNKNOWN, "CRL is not signed by its issuer any more")
+    if new.this_update < old.this_update:
+        raise DirectError(Reason.REVOCATION_UNKNOWN, "CRL is older than the one before")

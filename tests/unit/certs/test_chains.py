@@ -245,3 +245,42 @@ async def test_list_survives_a_restart(
         site.files.clear()
     expected = (site.url("/crl"),) if age > timedelta(hours=1) else ()
     assert evidence.revocation.unreachable == expected
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        pytest.param(ROOT.crl(this_update=NOW - timedelta(days=2)), id="older"),
+        pytest.param(Ca.create("Root", label="forger").crl(), id="signed-by-another"),
+    ],
+)
+async def test_list_is_not_replaced_by_a_worse_one(
+    served: x509.CertificateRevocationList, site: Web, directory: LiveDirectory
+) -> None:
+    """CRLs come by http: whoever sits on the way may answer with old ones, or his own."""
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    found, anchors = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),)), [ROOT.certificate]
+    site.files["/crl"] = ROOT.crl([leaf]).public_bytes(Encoding.DER)
+    await directory.complete(found, anchors, now=NOW, policy=POLICY)
+    site.files["/crl"] = served.public_bytes(Encoding.DER)
+    later = NOW + timedelta(hours=2)
+    evidence = await directory.complete(found, anchors, now=later, policy=POLICY)
+    assert evidence.revocation.unreachable == (site.url("/crl"),)
+    decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=later)
+    assert decision.reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_list_of_an_unknown_key_is_asked_for_again_soon(
+    site: Web, directory: LiveDirectory
+) -> None:
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    found, anchors = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),)), [ROOT.certificate]
+    forger = Ca.create("Root", label="forger")
+    for crl, minutes in ((forger.crl(), 0), (ROOT.crl([leaf]), 2)):
+        site.files["/crl"] = crl.public_bytes(Encoding.DER)
+        now = NOW + timedelta(minutes=minutes)
+        evidence = await directory.complete(found, anchors, now=now, policy=POLICY)
+    decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=now)
+    assert decision.reason is Reason.CERTIFICATE_REVOKED
