@@ -92,6 +92,39 @@ def create_app(
         terms=terms,
         hook_hosts=hook_hosts,
     )
+    api = _make_api(
+        database=database,
+        bodies=bodies,
+        writer=writer,
+        dispatcher=dispatcher,
+        preflight=preflight,
+        clock=clock,
+        base_url=base_url,
+        software=software,
+        resource_octets=resource_octets,
+        binary_octets=binary_octets,
+        terms=terms,
+    )
+    return Starlette(
+        routes=api.routes(),
+        exception_handlers=dict.fromkeys((DirectError, HTTPException, Exception), _failed),
+    )
+
+
+def _make_api(
+    *,
+    database: Database,
+    bodies: Bodies,
+    writer: Writer,
+    dispatcher: Dispatcher,
+    preflight: Preflight | None,
+    clock: Clock,
+    base_url: str,
+    software: str,
+    resource_octets: int,
+    binary_octets: int,
+    terms: Terms,
+) -> _Api:
     binaries = BinaryApi(
         database=database,
         bodies=bodies,
@@ -99,7 +132,7 @@ def create_app(
         base_url=base_url,
         limit_octets=binary_octets,
     )
-    api = _Api(
+    return _Api(
         database=database,
         clock=clock,
         base_url=base_url,
@@ -129,14 +162,6 @@ def create_app(
             limit_octets=resource_octets,
         ),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
-    )
-    return Starlette(
-        routes=api.routes(),
-        exception_handlers={
-            DirectError: _failed,
-            HTTPException: _failed,
-            Exception: _failed,
-        },
     )
 
 

@@ -1,6 +1,6 @@
 """HTTP as FHIR uses it: request bodies, preferences, responses.
 
-Pure but for reading the request's body.
+Talks HTTP: it reads the request's body; the rest is pure.
 
 Standards:
     FHIR    R4 http.html 3.1.0.1.5 (Prefer), 3.1.0.1.3 (ETag, Last-Modified), 3.1.0.1.11 (formats)
@@ -99,7 +99,7 @@ def stored_response(
     """Return a stored resource with its validators; for a write, as `Prefer: return` asks."""
     headers = {
         "etag": f'W/"{stored.version}"',
-        "last-modified": http_date(stored.last_updated),
+        "last-modified": _http_date(stored.last_updated),
     }
     if location is not None:
         headers["location"] = location
@@ -123,8 +123,8 @@ def error_response(error: DirectError) -> Response:
     return _json(dump(operation_outcome(issues)), status, headers)
 
 
-def http_date(moment: datetime) -> str:
-    """Return `moment`, in UTC, as RFC9110 5.6.7 writes dates."""
+def _http_date(moment: datetime) -> str:
+    # RFC9110 5.6.7: dates are in UTC.
     return format_datetime(moment, usegmt=True)
 
 

@@ -35,7 +35,7 @@ from fhir_bridge.terms import (
 )
 from fhir_bridge.trust import Trust, instant, trust_extension
 
-__all__ = ["InboundView", "Trust", "instant", "view"]
+__all__ = ["InboundView", "view"]
 
 TOPIC_CHARACTERS_MAX: Final = 1000
 # What a mail program says of importance, and what FHIR calls it (fhir.md 3.3).
@@ -100,18 +100,10 @@ def view(
         **_sender(root, trust),
         "extension": _extensions(found, references, answered, thread_id, payloads, trust, terms),
         "identifier": [_identifier(message_id, generated, terms)],
-        "status": "completed",  # FHIR: status is that of the transmission
-        **_priority(root),
-        "medium": [DIRECT_MEDIUM],
-        **_topic(root),
-        **_sent(root),
+        **_of_header(root, answered),
         "received": instant(received_at),
         "recipient": _recipients(root, mailbox, terms),
     }
-    if answered:
-        communication["inResponseTo"] = [
-            {"type": "Communication", "identifier": mid_identifier(answered[0])}
-        ]
     if payloads.payload:
         communication["payload"] = list(payloads.payload)
     documents = _with_documents(communication, payloads, identity, terms)
@@ -126,6 +118,20 @@ def view(
         documents=documents,
         provenance=provenance(communication, raw=payloads.raw.id, documents=documents, trust=trust),
     )
+
+
+def _of_header(root: Part, answered: tuple[str, ...]) -> JSON:
+    found: JSON = {
+        "status": "completed",  # FHIR: status is that of the transmission
+        **_priority(root),
+        "medium": [DIRECT_MEDIUM],
+        **_topic(root),
+        **_sent(root),
+    }
+    if answered:
+        logical = {"type": "Communication", "identifier": mid_identifier(answered[0])}
+        found["inResponseTo"] = [logical]
+    return found
 
 
 def _with_documents(

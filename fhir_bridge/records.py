@@ -18,21 +18,14 @@ import sqlalchemy as sa
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.delivery import RecipientState, with_delivery
 from fhir_bridge.derived import delivery_tasks
-from fhir_bridge.inbound import InboundView, Trust, view
+from fhir_bridge.inbound import InboundView
 from fhir_bridge.indexing import local_id
 from fhir_bridge.requests import outcome_of
 from fhir_bridge.store import by_message, insert, read, replace
 from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms
 from fhir_bridge.threads import find_message, in_thread
 
-__all__ = [
-    "RecipientState",
-    "Trust",
-    "delivery_changed",
-    "store_received",
-    "store_tasks",
-    "view",
-]
+__all__ = ["delivery_changed", "store_received", "store_tasks"]
 
 
 def store_received(
@@ -44,8 +37,8 @@ def store_received(
 ) -> UUID:
     """Store a received message and return the id of its Communication.
 
-    `received` was made by `view` beforehand, in a thread. The body it points to is recorded by
-    the caller.
+    `received` was made by `inbound.view` beforehand, in a thread. The body it points to is
+    recorded by the caller.
     """
     terms = Terms(canonical)
     identity = UUID(received.communication["id"])

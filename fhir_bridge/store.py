@@ -33,6 +33,8 @@ __all__ = [
     "remove",
     "replace",
     "stamp",
+    "stored_of",
+    "touch",
     "version",
 ]
 

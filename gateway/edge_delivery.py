@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError
 from certs.ports import Clock, Database
-from fhir_bridge.inbound import Trust as TrustShown
+from fhir_bridge.trust import Trust as TrustShown
 from gateway import messages, timeline
 from gateway.dsn import Failure
 from gateway.header import read_header

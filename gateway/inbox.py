@@ -25,8 +25,8 @@ from certs.address import DirectAddress
 from certs.issuers import sha256_of
 from fhir_bridge import records
 from fhir_bridge.inbound import InboundView, view
-from fhir_bridge.inbound import Trust as TrustShown
 from fhir_bridge.terms import Terms
+from fhir_bridge.trust import Trust as TrustShown
 from gateway import messages, queue
 from gateway.judgement import Judgement, Opened
 from gateway.locks import lock

@@ -24,10 +24,12 @@ from certs.ids import new_id
 from certs.ports import Database
 from fhir_bridge.api import create_app
 from fhir_bridge.clients import add_client
-from fhir_bridge.inbound import Trust, view
+from fhir_bridge.delivery import RecipientState
+from fhir_bridge.inbound import view
 from fhir_bridge.ports import Prospect, Submission
-from fhir_bridge.records import RecipientState, delivery_changed, store_received
+from fhir_bridge.records import delivery_changed, store_received
 from fhir_bridge.terms import Terms
+from fhir_bridge.trust import Trust
 from gateway.database import SqlDatabase
 from tests.helpers.database import open_sqlite
 

@@ -10,8 +10,9 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from certs.address import parse_address
-from fhir_bridge.inbound import InboundView, Trust, view
+from fhir_bridge.inbound import InboundView, view
 from fhir_bridge.terms import Terms, extension_value
+from fhir_bridge.trust import Trust
 from tests.unit.fhir_bridge.conftest import ANNA, NOW, TERMS, TRUST
 
 HEADER = (
