@@ -35,7 +35,7 @@ Octets = bytes | bytearray | memoryview
 # Budgets for hostile input. CMS itself nests ten deep; names and attributes add a few.
 DEPTH: Final = 16
 LENGTH_OCTETS: Final = 6
-ELEMENTS: Final = 20_000  # in elements that must be rewritten because of indefinite lengths
+ELEMENTS: Final = 100_000  # looked at because there may be an indefinite length among them
 # A constructed string is cut as its maker's buffers were: OpenSSL 1 KiB and up, Bouncy Castle
 # 1000. Below an average of 64 octets it only serves to cost time.
 FREE_SEGMENTS: Final = 10_000
@@ -130,7 +130,7 @@ class Reader:
     """Pulls elements off `pieces`; a piece may be reused by its maker once the next is asked for.
 
     `enter` and `leave` walk into containers, `more` and `peek` look ahead in the present one,
-    `element` takes a small element whole and `string` streams a large one.
+    `element` takes a small element whole, `skip` passes over one and `string` streams a large one.
     """
 
     def __init__(self, pieces: Iterable[Octets], *, budget: list[int] | None = None) -> None:
@@ -176,6 +176,16 @@ class Reader:
         """Return the next element whole, in definite lengths; `limit` is in octets."""
         head = self._header()
         return self._whole(head, limit, 0)
+
+    def skip(self, limit: int) -> None:
+        """Pass over the next element; `limit` is in octets."""
+        head = self._header()
+        if head.length is None:
+            self._whole(head, limit, 0)
+        elif head.length > limit:
+            raise malformed(f"an element is longer than {limit} octets")
+        else:
+            self._take(head.length)
 
     def string(self, tag: int) -> Iterator[memoryview]:
         """Yield the value of the next octet string in pieces, each valid until the next.

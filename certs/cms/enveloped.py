@@ -157,9 +157,9 @@ def decrypt(
     authenticated = _kind(reader.element(_OID_OCTETS))
     reader.enter(der.context(0))
     reader.enter(der.SEQUENCE)
-    reader.element(_OID_OCTETS)  # the version, which follows from the rest
+    reader.skip(_OID_OCTETS)  # the version, which follows from the rest
     if reader.peek() == _ORIGINATOR:
-        reader.element(_ORIGINATOR_OCTETS)
+        reader.skip(_ORIGINATOR_OCTETS)
     infos = reader.element(_RECIPIENTS_OCTETS)
     reader.enter(der.SEQUENCE)
     if reader.element(_OID_OCTETS).encoded != DATA:
@@ -287,7 +287,7 @@ def _finish(reader: Reader) -> None:
 
 def _finish_object(reader: Reader, attributes: int) -> None:
     if reader.peek() == attributes:
-        reader.element(_ATTRIBUTES_OCTETS)
+        reader.skip(_ATTRIBUTES_OCTETS)
     for _container in range(3):
         reader.leave()
     reader.finish()

@@ -205,7 +205,7 @@ class SignedData:
             raise malformed("the signature is not a CMS SignedData")
         reader.enter(der.context(0))
         reader.enter(der.SEQUENCE)
-        reader.element(_OID_OCTETS)  # the version, which follows from the rest
+        reader.skip(_OID_OCTETS)  # the version, which follows from the rest
         self.digests = _digests(reader.element(_ALGORITHMS_OCTETS))
         reader.enter(der.SEQUENCE)
         # id-data is the only type whose signature S/MIME defines.
@@ -231,7 +231,7 @@ class SignedData:
         if reader.peek() == _CERTIFICATES:
             certificates = _certificates(reader.element(_CERTIFICATES_OCTETS))
         if reader.peek() == _CRLS:
-            reader.element(_CRLS_OCTETS)
+            reader.skip(_CRLS_OCTETS)
         infos = reader.element(_SIGNERS_OCTETS)
         for _container in range(3):
             reader.leave()

@@ -99,10 +99,10 @@ def test_limit_of_depth() -> None:
 
 
 def test_limit_of_elements_in_indefinite_lengths() -> None:
-    data = b"\x30\x80" + b"\x05\x00" * 20_001 + b"\x00\x00"
-    assert detail(data) == "more than 20000 elements in indefinite lengths"
-    inner = b"\x30\x80" + b"\x05\x00" * 10_001 + b"\x00\x00"
-    assert "20000" in detail(b"\x30\x80" + der.sequence(inner) + der.sequence(inner) + b"\x00\x00")
+    data = b"\x30\x80" + b"\x05\x00" * 100_001 + b"\x00\x00"
+    assert detail(data, 1_000_000) == "more than 100000 elements in indefinite lengths"
+    inner = b"\x30\x80" + b"\x05\x00" * 50_001 + b"\x00\x00"
+    assert "100000" in detail(b"\x30\x80" + der.sequence(inner) + der.sequence(inner) + b"\x00\x00")
 
 
 def test_limit_of_segments() -> None:
@@ -112,6 +112,18 @@ def test_limit_of_segments() -> None:
         string(b"\x24\x80" + tiny * 11_000 + b"\x00\x00")
     large = der.octet_string(bytes(64))
     assert len(string(b"\x24\x80" + large * 20_000 + b"\x00\x00")) == 64 * 20_000
+
+
+@pytest.mark.parametrize("content", [b"\x30", b"\x05\x00\x30", b"\x04\x01x\x30"])
+def test_a_header_may_not_be_cut_off(content: bytes) -> None:
+    with pytest.raises(DirectError, match="cut short"):
+        children(content)
+
+
+@pytest.mark.parametrize("content", [b"\x30\x80\x00\x00", b"\x05\x00\x30\x80"])
+def test_indefinite_lengths_are_gone_from_elements(content: bytes) -> None:
+    with pytest.raises(DirectError, match="an indefinite length is where none can be"):
+        children(content)
 
 
 def test_limit_of_children() -> None:
@@ -190,3 +202,16 @@ def test_what_follows_the_object() -> None:
         reader.element(10)
         with pytest.raises(DirectError, match="more after the end"):
             reader.finish()
+
+
+def test_what_is_skipped_is_not_looked_at() -> None:
+    reader = Reader(
+        [der.sequence(der.sequence(bytes(500_000)), b"\x30\x80\x05\x00\x00\x00", der.NULL)]
+    )
+    reader.enter(der.SEQUENCE)
+    reader.skip(500_000)
+    reader.skip(10)
+    assert reader.element(10).encoded == der.NULL
+    reader.leave()
+    with pytest.raises(DirectError, match="longer than 10 octets"):
+        Reader([der.octet_string(bytes(11))]).skip(10)

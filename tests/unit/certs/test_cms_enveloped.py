@@ -221,15 +221,34 @@ def cbc(
 
 
 def test_fields_that_are_of_no_use_are_passed_over() -> None:
-    originator = der.tlv(der.context(0), der.tlv(der.context(0), der.sequence()))
-    attributes = der.tlv(der.context(1), cms.attribute(cms.CONTENT_TYPE, cms.DATA))
+    certificates = der.tlv(der.context(0), der.sequence(bytes(1_000_000)))
+    originator = der.tlv(der.context(0), certificates)
+    value = der.octet_string(bytes(60_000))
+    attributes = der.tlv(der.context(1), cms.attribute(cms.CONTENT_TYPE, value))
     assert opened(cbc(originator=originator, attributes=attributes)) == CONTENT
+
+
+def test_limits_of_what_is_passed_over() -> None:
+    originator = der.tlv(der.context(0), der.tlv(der.context(0), bytes(1_050_000)))
+    assert refusal(cbc(originator=originator))[1] == "an element is longer than 1048576 octets"
+    attributes = der.tlv(der.context(1), der.octet_string(bytes(66_000)))
+    assert refusal(cbc(attributes=attributes))[1] == "an element is longer than 65536 octets"
+    recipients = [der.tlv(der.context(2), b"\xff" * 1_400_000)] * 3
+    assert refusal(cbc(*recipients))[1] == "an element is longer than 4194304 octets"
+    recipients = [der.tlv(der.context(2), b"\xff" * 1_000_000)] * 4
+    assert opened(cbc(*recipients, cms.key_transport(KEY, BOB))) == CONTENT
 
 
 def test_recipients_of_other_kinds_are_passed_over() -> None:
     kek = der.tlv(der.context(2), der.integer(4))
     password = der.tlv(der.context(3), der.integer(0))
     assert opened(cbc(kek, password, cms.key_transport(KEY, BOB))) == CONTENT
+
+
+def test_a_thousand_recipients() -> None:
+    mallory = identity("rsa2048", "mallory")
+    others = [cms.key_transport(KEY, mallory, encrypted=bytes(256)) for _other in range(999)]
+    assert opened(cbc(*others, cms.key_transport(KEY, BOB))) == CONTENT
 
 
 def test_no_content() -> None:

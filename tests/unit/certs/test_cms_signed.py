@@ -197,6 +197,17 @@ def test_a_signer_that_does_not_parse(info: bytes) -> None:
     assert refusal(info) == "a signer does not parse"
 
 
+def test_limits_of_what_is_passed_over() -> None:
+    # Each with room for what is lawful: many certificates, and CRLs.
+    info = cms.signer_info(ALICE, CONTENT)
+    other = der.sequence(b"\xff" * 20_000)
+    assert verified(cms.signed_data([info], [*[other] * 49, ALICE.certificate]))
+    large = der.sequence(*(part.encoded for part in parts(info)), der.tlv(0xA1, b"\xff" * 250_000))
+    assert verified(cms.signed_data([large], [ALICE.certificate]))
+    larger = der.sequence(*(part.encoded for part in parts(info)), der.tlv(0xA1, b"\xff" * 263_000))
+    assert refusal(larger) == "an element is longer than 262144 octets"
+
+
 @pytest.mark.parametrize("kind", ["rsa2048", "p256"])
 def test_combined_signature_algorithms(kind: str) -> None:
     # RFC5754 3.2: sha256WithRSAEncryption in place of rsaEncryption; read both.
