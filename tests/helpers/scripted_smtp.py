@@ -34,7 +34,8 @@ class ScriptedServer:
     """`replies` is by verb ("CONNECT", "EHLO", ..., "." for the end of data) or by whole command.
 
     A reply of HANG_UP closes the connection, one of SILENCE waits for the client to go. A reply to
-    "CONTENT" is said in the midst of it. `left` is set when somebody says QUIT.
+    "CONTENT" is said in the midst of it. `left` is set when somebody says QUIT. The
+    reply to content waits for `gate`.
     """
 
     replies: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class ScriptedServer:
     connections: int = 0
     address: tuple[str, int] = ("", 0)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: asyncio.Event | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Talk to one client."""
@@ -84,6 +86,8 @@ class ScriptedServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: str, verb: str
     ) -> bool:
         reply = self._reply(command, verb)
+        if verb == "." and self.gate is not None:
+            await self.gate.wait()
         if reply == HANG_UP:
             return False
         if reply == SILENCE:
