@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from certs.errors import Reason
 from fhir_bridge.criteria import Criterion, DateRange, Token
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.registry import COMMON, Kind
+from fhir_bridge.registry import COMMON, Kind, ResourceType
 from fhir_bridge.search import (
     Chain,
     Condition,
@@ -185,9 +186,20 @@ def _visible(
 ) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         resource.c.type == kind,
-        resource.c.owner.in_(scope.owners),
+        resource.c.owner.in_(_owners(TYPES[kind], scope.owners)),
         resource.c.deleted.is_(False),
     )
+
+
+def _owners(kind: ResourceType, owners: Collection[str]) -> list[str]:
+    """Return those of `owners` that may have a resource of this type.
+
+    With one mailbox that is one owner, and an index gives the rows in order.
+    """
+    prefix = "" if kind.in_mailbox else "client:" if kind.of_client else "@"
+    if prefix:
+        return [owner for owner in owners if owner.startswith(prefix)]
+    return [owner for owner in owners if not owner.startswith(("client:", "@"))]
 
 
 def _criterion(
