@@ -8,14 +8,17 @@ from __future__ import annotations
 import typer
 
 from gateway.cli.anchor import anchors
+from gateway.cli.audit import audit
 from gateway.cli.bench import bench
-from gateway.cli.cert import certs
 from gateway.cli.client import clients, users
 from gateway.cli.domain import addresses, names
 from gateway.cli.inspect import inspect
 from gateway.cli.lookup import lookup
-from gateway.cli.message import messages, queue
+from gateway.cli.message import messages
+from gateway.cli.publish import certs
+from gateway.cli.queue import queue
 from gateway.cli.sandbox import sandbox
+from gateway.cli.selftest import selftest
 from gateway.cli.site import check, init, serve
 
 __all__ = ["app", "main"]
@@ -35,6 +38,8 @@ app.add_typer(clients, name="client")
 app.add_typer(users, name="user")
 app.add_typer(messages, name="message")
 app.add_typer(queue, name="queue")
+app.add_typer(audit, name="audit")
+app.add_typer(selftest, name="selftest")
 
 
 def main() -> None:

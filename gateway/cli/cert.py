@@ -5,25 +5,21 @@ Talks to the database, the data folder and the files it is given.
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
 from certs import keys
 from certs.address import DirectAddress, parse_address, parse_domain
-from certs.binding import Binding
 from certs.cert_files import certificates_in
 from certs.errors import DirectError, Reason
 from certs.identity import SupportedPrivateKey
 from certs.issue import KeyKind
 from certs.issuers import sha256_of
-from certs.keys import OwnIdentity
 from certs.pkcs12 import KeyBundle, load_pkcs12
 from gateway.cli.common import (
     DEFAULT_CONFIG,
@@ -106,13 +102,12 @@ def import_(
 
 @certs.command("list")
 def list_certs(
-    dns: Annotated[bool, typer.Option("--dns", help="Print CERT records to publish.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """List our certificates, or print the DNS records that publish them.
+    """List our certificates, with the days they have left.
 
-    Example: direct-gateway cert list --dns
+    Example: direct-gateway cert list
     """
 
     async def work(site: Site) -> list[dict[str, object]]:
@@ -126,19 +121,12 @@ def list_certs(
                 "days_left": (own.certificate.not_valid_after_utc - site.now).days,
                 "retired": own.retired_at,
                 "sha256": own.sha256,
-                "record": _cert_record(own),
             }
             for own in found
         ]
 
-    rows = on_site(config, work)
-    if dns and not as_json:
-        for row in rows:
-            if row["retired"] is None:
-                typer.echo(row["record"])
-        return
     columns = ("for", "binding", "uses", "expires", "days_left", "sha256")
-    table("certificates", columns, rows, as_json=as_json)
+    table("certificates", columns, on_site(config, work), as_json=as_json)
 
 
 async def _add(site: Site, bundle: KeyBundle, subject: DirectAddress | str, action: str) -> None:
@@ -165,13 +153,6 @@ def _from_pem(certificates: bytes, key: bytes, password: str | None) -> KeyBundl
     if not isinstance(private, SupportedPrivateKey):
         raise DirectError(Reason.CONFIGURATION_INVALID, "private key is of an unknown kind")
     return KeyBundle(private, leaf, tuple(chain))
-
-
-def _cert_record(own: OwnIdentity) -> str:
-    # RFC4398 3.2: "@" in the address becomes "." in the owner name; CD-023: key tag 0, algorithm 0.
-    name = own.subject.replace("@", ".") if own.binding is Binding.ADDRESS else own.subject
-    der = own.certificate.public_bytes(Encoding.DER)
-    return f"{name}. IN CERT PKIX 0 0 {base64.b64encode(der).decode('ascii')}"
 
 
 def _described(owner: str, certificate: x509.Certificate) -> dict[str, object]:

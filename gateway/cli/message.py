@@ -1,4 +1,4 @@
-"""`message` and `queue`: what became of each message, and what waits.
+"""`message`: what became of each message.
 
 Talks to the database.
 """
@@ -14,7 +14,6 @@ from rich.tree import Tree
 
 from certs.errors import DirectError, Reason
 from gateway import messages as store
-from gateway import queue as jobs
 from gateway import timeline
 from gateway.cli.common import (
     DEFAULT_CONFIG,
@@ -31,10 +30,9 @@ from gateway.cli.common import (
 )
 from gateway.messages import Direction, Message, MessageState, Recipient
 
-__all__ = ["messages", "queue"]
+__all__ = ["messages"]
 
 messages = typer.Typer(help="Messages and what became of them.", no_args_is_help=True)
-queue = typer.Typer(help="Work that waits.", no_args_is_help=True)
 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many to show.")]
 
@@ -113,35 +111,6 @@ def show_message(
         write_json(report)
     else:
         console().print(_tree(report))
-
-
-@queue.command("list")
-def list_queue(
-    limit: Limit = 50, config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False
-) -> None:
-    """List the jobs that are due first.
-
-    Example: direct-gateway queue list
-    """
-
-    async def work(site: Site) -> list[dict[str, object]]:
-        found = await site.database.read(lambda c: jobs.list_jobs(c, limit=limit))
-        return [
-            {
-                "id": str(job.id),
-                "kind": job.kind,
-                "destination": job.destination,
-                "state": job.state.value,
-                "due": job.due_at,
-                "attempts": job.attempts,
-                "reason": job.reason.code if job.reason else None,
-                "message": job.payload.get("message"),
-            }
-            for job in found
-        ]
-
-    columns = ("id", "kind", "destination", "state", "due", "attempts", "reason")
-    table("queue", columns, on_site(config, work), as_json=as_json)
 
 
 def _row(message: Message) -> dict[str, object]:

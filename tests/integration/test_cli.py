@@ -85,11 +85,12 @@ def test_an_installation_is_set_up_verb_by_verb(here: Installation, stranger: St
     listed = here.json("cert", "list")
     assert {c["sha256"] for c in listed} == {generated["sha256"], imported["sha256"]}
     assert {c["binding"] for c in listed} == {"address-bound", "domain-bound"}
-    records = here.run("cert", "list", "--dns").stdout.splitlines()
-    assert sorted(line.split(" IN CERT PKIX 0 0 ")[0] for line in records) == [
-        f"{DOMAIN}.",
-        f"dr.rivera.{DOMAIN}.",
-    ]
+    zone = here.run("cert", "publish", DOMAIN, "--mx", f"gw.{DOMAIN}").stdout
+    for owner in (DOMAIN, f"dr.rivera.{DOMAIN}"):
+        assert f"{owner}. 3600 IN CERT" in zone
+    assert f"IN MX 0 gw.{DOMAIN}." in zone
+    entries = here.run("cert", "publish", DOMAIN, "--format", "ldif", "--suffix", "o=x").stdout
+    assert f"mail: {USER}" in entries
     anchor = here.folder / "anchor.pem"
     anchor.write_bytes(stranger.ca.certificate.public_bytes(Encoding.PEM))
     added = here.json("anchor", "add", anchor, "--for", DOMAIN, "--direction", "incoming")
@@ -267,17 +268,45 @@ async def test_lookup_of_nobody_exits_1(resolver: str) -> None:
     assert [step["level"] for step in report["steps"]][:2] == ["dns-address", "dns-domain"]
 
 
+def test_audit_tells_what_was_done_and_that_it_is_whole(here: Installation) -> None:
+    actions = [event["action"] for event in here.json("audit", "list")]
+    assert {"domain-added", "anchor-added", "anchor-removed", "client-added"} <= set(actions)
+    assert here.json("audit", "verify")["sound"] is True
+    lines = here.run("audit", "export", "--fhir").stdout.splitlines()
+    assert {json.loads(line)["resourceType"] for line in lines} == {"AuditEvent"}
+    assert len(lines) == len(actions)
+
+
+def test_queue_verbs_refuse_what_is_not_there(here: Installation) -> None:
+    unknown = "019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f"
+    for call in (("show",), ("hold",), ("retry",), ("drop", "--yes")):
+        verb, *more = call
+        done = here.run("queue", verb, unknown, *more, check=False)
+        assert done.returncode == 2
+        assert "resource-not-found" in done.stderr
+    assert here.json("queue", "pause", "direct.example.net") == {"paused": "direct.example.net"}
+    assert here.json("queue", "resume", "direct.example.net") == {"resumed": "direct.example.net"}
+
+
+def test_selftest_of_discovery_passes_every_official_case() -> None:
+    rows = json.loads(run("selftest", "discovery", "--json").stdout)
+    assert len(rows) == 24
+    assert all(row["passed"] for row in rows)
+
+
 def test_every_verb_has_help_with_an_example() -> None:
     verbs = ["init", "serve", "check", "lookup", "inspect", "sandbox", "bench"]
     nouns = {
         "domain": ["add", "list"],
         "address": ["add", "list"],
-        "cert": ["generate", "import", "list"],
+        "cert": ["generate", "import", "list", "publish"],
         "anchor": ["add", "list", "remove"],
         "client": ["add", "list"],
         "user": ["add"],
         "message": ["list", "show"],
-        "queue": ["list"],
+        "queue": ["list", "show", "hold", "release", "retry", "fail", "drop", "pause", "resume"],
+        "audit": ["list", "export", "verify"],
+        "selftest": ["discovery"],
     }
     calls = [[verb] for verb in verbs]
     calls += [[noun, verb] for noun, verbs_ in nouns.items() for verb in verbs_]
