@@ -135,7 +135,7 @@ class Reader:
 
     def __init__(self, pieces: Iterable[Octets], *, budget: list[int] | None = None) -> None:
         self._pieces = iter(pieces)
-        self._buffer = memoryview(b"")
+        self._buffer = b""
         self._at = 0
         self._before = 0  # octets of the stream before the buffer
         self._containers: list[int | None] = []  # where each ends; None: at end-of-contents
@@ -203,7 +203,7 @@ class Reader:
     def finish(self) -> None:
         """Return where nothing but line ends follows what was read."""
         # A binary transfer encoding leaves the line end that closes the mail after the CMS.
-        rest = bytes(self._buffer[self._at :])
+        rest = self._buffer[self._at :]
         while not rest.strip(b"\r\n"):
             piece = next(self._pieces, None)
             if piece is None:
@@ -282,7 +282,7 @@ class Reader:
         while left:
             if self._at == len(self._buffer):
                 self._next_piece()
-            piece = self._buffer[self._at : self._at + left]
+            piece = memoryview(self._buffer)[self._at : self._at + left]
             self._at += len(piece)
             left -= len(piece)
             yield piece
@@ -292,7 +292,7 @@ class Reader:
         if len(self._buffer) - self._at < 2 + LENGTH_OCTETS:
             self._fill(2 + LENGTH_OCTETS)
         tag, length, start = _header(self._buffer, self._at)
-        encoded = bytes(self._buffer[self._at : start])
+        encoded = self._buffer[self._at : start]
         self._at = start
         if self._end is not None and self._before + start + (length or 0) > self._end:
             raise malformed("an element runs over the end of its container")
@@ -301,7 +301,7 @@ class Reader:
     def _look(self, count: int) -> bytes:
         if len(self._buffer) - self._at < count:
             self._fill(count)
-        found = bytes(self._buffer[self._at : self._at + count])
+        found = self._buffer[self._at : self._at + count]
         if len(found) < count:
             raise malformed("the CMS object is cut short")
         return found
@@ -313,23 +313,24 @@ class Reader:
 
     def _fill(self, count: int) -> None:
         """Put `count` octets into the buffer, or as many as there are."""
-        parts: list[Octets] = [bytes(self._buffer[self._at :])]
-        buffered = len(parts[0])
+        parts = [self._buffer[self._at :]] if self._at < len(self._buffer) else []
+        buffered = sum(map(len, parts))
         while buffered < count and (piece := next(self._pieces, None)) is not None:
             parts.append(bytes(piece))
             buffered += len(piece)
         self._before += self._at
-        self._buffer, self._at = memoryview(b"".join(parts)), 0
+        # A piece that is enough by itself is not copied.
+        self._buffer, self._at = parts[0] if len(parts) == 1 else b"".join(parts), 0
 
     def _next_piece(self) -> None:
         piece = next(self._pieces, None)
         if piece is None:
             raise malformed("the CMS object is cut short")
         self._before += len(self._buffer)
-        self._buffer, self._at = memoryview(piece), 0
+        self._buffer, self._at = bytes(piece), 0
 
 
-def _header(data: Octets, at: int) -> tuple[int, int | None, int]:
+def _header(data: bytes, at: int) -> tuple[int, int | None, int]:
     """Return tag, length (None: indefinite) and where the content starts."""
     try:
         tag, length = data[at], data[at + 1]
