@@ -62,28 +62,29 @@ def written(made: Envelope) -> bytes:
     return b"".join(bytes(piece) for piece in made.encrypt([CONTENT[:5], CONTENT[5:]]))
 
 
-def fields(data: bytes) -> tuple[bytes, list[int]]:
-    """The version of an envelope, and the tags of its RecipientInfos in the order written."""
+def fields(data: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """The version of an envelope, and tag and version of its RecipientInfos as written."""
     info = children(Reader([data]).element(100_000).content)[1]
     body = children(children(info.content)[0].content)
-    return body[0].content, [part.tag for part in children(body[1].content)]
+    infos = [(part.tag, children(part.content)[0].content[0]) for part in children(body[1].content)]
+    return body[0].content[0], infos
 
 
 @pytest.mark.parametrize(
-    ("kinds", "cipher", "version", "tags"),
+    ("kinds", "cipher", "version", "infos"),
     [
-        (["rsa2048"], ContentEncryption.AES256_CBC, 0, [0x30]),
-        (["p256"], ContentEncryption.AES256_CBC, 2, [0xA1]),
-        (["x25519", "rsa2048"], ContentEncryption.AES256_CBC, 2, [0x30, 0xA1]),
-        (["p256"], ContentEncryption.AES256_GCM, 0, [0xA1]),
+        (["rsa2048"], ContentEncryption.AES256_CBC, 0, [(0x30, 0)]),
+        (["p256"], ContentEncryption.AES256_CBC, 2, [(0xA1, 3)]),
+        (["x25519", "rsa2048"], ContentEncryption.AES256_CBC, 2, [(0x30, 0), (0xA1, 3)]),
+        (["p256"], ContentEncryption.AES256_GCM, 0, [(0xA1, 3)]),
     ],
 )
 def test_version_and_order_of_recipients(
-    kinds: list[str], cipher: ContentEncryption, version: int, tags: list[int]
+    kinds: list[str], cipher: ContentEncryption, version: int, infos: list[tuple[int, int]]
 ) -> None:
-    # RFC5652 6.1, RFC5083 2.1; X690 11.6 for the order.
+    # RFC5652 6.1 and 6.2, RFC5083 2.1; X690 11.6 for the order.
     data = written(envelope(*kinds, cipher=cipher))
-    assert fields(data) == (bytes((version,)), tags)
+    assert fields(data) == (version, infos)
 
 
 @pytest.mark.parametrize("cipher", [c for c in ContentEncryption if c.value.startswith("aes")])
@@ -249,6 +250,27 @@ def test_a_thousand_recipients() -> None:
     mallory = identity("rsa2048", "mallory")
     others = [cms.key_transport(KEY, mallory, encrypted=bytes(256)) for _other in range(999)]
     assert opened(cbc(*others, cms.key_transport(KEY, BOB))) == CONTENT
+
+
+@pytest.mark.parametrize("extra", [der.NULL, der.tlv(der.context(2))], ids=["null", "[2]"])
+def test_more_than_an_envelope_has(extra: bytes) -> None:
+    expected = (Reason.MESSAGE_MALFORMED, "a container has more elements than its type")
+    assert refusal(cbc(attributes=extra)) == expected
+    content = der.tlv(der.context(0, constructed=False), bytes(16)) + extra
+    assert refusal(cbc(content=content))[0] is Reason.DECRYPTION_FAILED
+    info = children(Reader([cbc()]).element(100_000).content)
+    assert refusal(der.sequence(info[0].encoded, info[1].encoded, extra)) == expected
+    inner = children(info[1].content)[0].encoded
+    assert refusal(der.sequence(info[0].encoded, der.tlv(0xA0, inner, extra))) == expected
+
+
+def test_an_algorithm_of_three_fields() -> None:
+    rsa = der.oid("1.2.840.113549.1.1.1")
+    info = cms.key_transport(KEY, BOB, algorithm=der.sequence(rsa, der.NULL, der.NULL))
+    assert refusal(cbc(info)) == (
+        Reason.MESSAGE_MALFORMED,
+        "more than 2 elements in one place",
+    )
 
 
 def test_no_content() -> None:
