@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.address import DirectAddress
 from certs.directory import LiveDirectory
+from certs.errors import Reason
 from certs.evidence import Evidence, Found, Level, Step
 from certs.memory import Kept, Memory
 from certs.policy import CertificatePolicy
@@ -71,7 +72,10 @@ class CachingDirectory:
         """Return what is remembered about `address`, or else what can be learnt."""
         now = self._clock()
         kept = await self._memory.get(address.key, now, partial(self._learn, address, now))
-        return kept.answer if kept.answer is not None else Evidence(address, ())
+        if kept.answer is None:
+            # The database failed, not the look-up; the same question may have an answer later.
+            return Evidence(address, (), failure=Reason.DIRECTORY_UNAVAILABLE)
+        return kept.answer
 
     async def complete(
         self,

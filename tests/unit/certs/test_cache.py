@@ -1,19 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeVar
 
 import dns.name
 import dns.zone
 import pytest
 import pytest_asyncio
 from cryptography import x509
+from sqlalchemy import Connection
 
 from certs import cache
 from certs.address import parse_address
 from certs.cache import CachingDirectory, Entry
 from certs.directory import LiveDirectory, open_directory
+from certs.errors import DirectError, Reason
 from certs.evidence import Evidence
 from certs.policy import CertificatePolicy
 from certs.ports import Database
@@ -27,6 +30,7 @@ ONE, TWO = (ROOT.issue(address=ADDRESS.key, label=label).certificate for label i
 BRIEF = ROOT.issue(address=ADDRESS.key, not_after=NOW + timedelta(minutes=1)).certificate
 OLD = ROOT.expired(address=ADDRESS.key).certificate
 
+T = TypeVar("T")
 Zones = dict[dns.name.Name, dns.zone.Zone]
 
 
@@ -118,6 +122,22 @@ async def test_failure_is_not_stored(site: Site, sqlite_database: Database) -> N
     site.publish(ONE)
     site.now = NOW + cache.FAILURE
     assert found(await directory.evidence_for(ADDRESS)) == [ONE]
+
+
+class BrokenDatabase:
+    """A database that fails, as a full disk does."""
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        raise DirectError(Reason.INTERNAL, "disk full")
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        raise DirectError(Reason.INTERNAL, "disk full")
+
+
+async def test_failing_database_is_not_taken_for_absence(site: Site) -> None:
+    site.publish(ONE)
+    evidence = await site.directory(BrokenDatabase()).evidence_for(ADDRESS)
+    assert evidence.failure is Reason.DIRECTORY_UNAVAILABLE
 
 
 async def test_flushed_is_asked_anew(site: Site, sqlite_database: Database) -> None:
