@@ -132,7 +132,7 @@ class _Copy:
 
     def _verbatim(self, stops: tuple[bytes, ...]) -> bytes:
         for line in self._lines():
-            if any(_is_boundary(line, stop) for stop in stops):
+            if line.startswith(b"--") and any(_is_boundary(line, stop) for stop in stops):
                 return line
             self._out.write(_with_crlf(line))
         return b""
@@ -168,7 +168,7 @@ class _Copy:
         start = at = end = self._source.tell()
         canonical = text = True
         for line in self._lines():
-            if any(_is_boundary(line, stop) for stop in stops):
+            if line.startswith(b"--") and any(_is_boundary(line, stop) for stop in stops):
                 return _Leaf(start, end, at, line, canonical, text)
             body = line.rstrip(b"\r\n")
             odd = b"\r" in body or b"\0" in body
