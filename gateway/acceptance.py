@@ -184,6 +184,8 @@ class SmtpReception:
             message_id_header=facts.message_id or f"<{identifier}@{facts.author.domain}>",
             wants_dispatched=mdn.wants_dispatched(facts.notification_options),
             dedupe_key=dedupe_key(envelope, facts.message_id, body),
+            envelope_id=envelope.envelope_id,
+            silent=envelope.silent,
             # DN-008: nobody answers a notification.
             due_at=now + self._window if kind is Kind.MESSAGE else None,
         )

@@ -98,6 +98,8 @@ class NewMessage:
     parent: UUID | None = None
     recipient_state: str = "queued"
     due_at: datetime | None = None  # when a recipient is late of whom nothing is heard
+    envelope_id: str | None = None
+    silent: frozenset[DirectAddress] = frozenset()  # of whose failure no DSN is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Message:
     received_at: datetime
     finished_at: datetime | None
     parent: UUID | None
+    envelope_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class Recipient:
     processed_at: datetime | None
     dispatched_at: datetime | None
     due_at: datetime | None
+    silent: bool = False
 
 
 def accept(
@@ -181,6 +185,7 @@ def _message_row(new: NewMessage, now: datetime) -> dict[str, object]:
         "kind": new.kind.value,
         "state": MessageState.RECEIVED.value,
         "envelope_sender": _text(new.envelope_sender),
+        "envelope_id": new.envelope_id,
         "author": _text(new.author),
         "message_id_header": new.message_id_header,
         "body_key": new.body.key,
@@ -202,6 +207,7 @@ def _recipient_rows(new: NewMessage, now: datetime) -> list[dict[str, object]]:
             "state": new.recipient_state,
             "updated_at": now,
             "due_at": new.due_at,
+            "silent": address in new.silent,
         }
         for ordinal, address in enumerate(dict.fromkeys(new.recipients))
     ]

@@ -115,6 +115,7 @@ class Notices:
             message_id=message_id,
             boundary=f"dsn-{identifier.hex}",
             now=now,
+            envelope_id=message.envelope_id,
         )
         new = await self._new(
             text,

@@ -155,6 +155,8 @@ def _report_failures(
         }
         for change in applied
         if State(rows[change.address].state) is State.FAILED
+        # RFC3461 4.1: NOTIFY without FAILURE.
+        and not rows[change.address].silent
     ]
     if failures:
         payload: dict[str, Any] = {"message": str(message.id), "failures": failures}

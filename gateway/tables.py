@@ -114,6 +114,7 @@ message: Final = sa.Table(
     sa.Column("kind", _WORD, nullable=False),
     sa.Column("state", _WORD, nullable=False),
     sa.Column("envelope_sender", _ADDRESS),
+    sa.Column("envelope_id", sa.String(100)),  # ENVID, which each DSN returns (RFC3461 4.4)
     sa.Column("author", _ADDRESS),
     sa.Column("message_id_header", _MESSAGE_ID),
     sa.Column("body_key", sa.String(64), sa.ForeignKey("body.key")),
@@ -151,6 +152,7 @@ recipient: Final = sa.Table(
     sa.Column("processed_at", UtcDateTime),
     sa.Column("dispatched_at", UtcDateTime),
     sa.Column("due_at", UtcDateTime),  # when it is late
+    sa.Column("silent", sa.Boolean, nullable=False),  # no DSN was wanted (RFC3461 4.1)
     sqlite_with_rowid=False,
 )
 _index_where_set(recipient, "body_key", "due_at")

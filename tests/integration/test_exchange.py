@@ -70,6 +70,15 @@ async def judged(hisp: Hisp) -> Message:
     return (await eventually(look))[0]
 
 
+async def reports(hisp: Hisp) -> list[dict[str, Any]]:
+    """Return the failure reports in the inbox."""
+    return [
+        resource
+        for resource in await inbox(hisp)
+        if resource["sender"]["identifier"]["value"].startswith("mailto:postmaster@")
+    ]
+
+
 async def inbox(hisp: Hisp) -> list[dict[str, Any]]:
     async with httpx.AsyncClient() as http:
         response = await http.get(
@@ -296,11 +305,7 @@ async def test_mail_edge_hears_of_a_failure_by_dsn(sandbox: Sandbox) -> None:
     add_zone(sandbox, "direct.nobody.example")
     await submit(sandbox.hillside, "dr.who@direct.nobody.example")
     await eventually(lambda: settled(sandbox.hillside))
-    [report] = [
-        resource
-        for resource in await inbox(sandbox.hillside)
-        if resource["sender"]["identifier"]["value"].startswith("mailto:postmaster@")
-    ]
+    [report] = await reports(sandbox.hillside)
     assert "dr.who@direct.nobody.example" in report["payload"][0]["contentString"]
 
 
@@ -375,3 +380,44 @@ async def test_preflight_says_what_sending_would_find(sandbox: Sandbox) -> None:
     assert "certificate-not-found" in response.text
     assert "address-bound" in response.text
     assert await messages_of(hisp, Direction.OUTGOING) == []
+
+
+async def test_edge_that_wants_no_dsn_gets_none_and_envid_comes_back(sandbox: Sandbox) -> None:
+    add_zone(sandbox, "direct.nobody.example")
+    hisp = sandbox.hillside
+    assert hisp.listening.edge is not None
+    author = str(hisp.desk)
+    recipients = {"NEVER": "dr.a@direct.nobody.example", "FAILURE": "dr.b@direct.nobody.example"}
+    content = mail(author, ", ".join(recipients.values()), utc_now())
+    async with aiosmtplib.SMTP(
+        hostname=hisp.listening.edge[0],
+        port=hisp.listening.edge[1],
+        start_tls=True,
+        validate_certs=False,
+        username="ehr",
+        password=hisp.password,
+    ) as client:
+        await client.mail(author, options=["ENVID=order-7"])
+        for notify, recipient in recipients.items():
+            await client.rcpt(recipient, options=[f"NOTIFY={notify}"])
+        await client.data(content)
+    await eventually(lambda: settled(hisp))
+    [report] = [m for m in await messages_of(hisp, Direction.INCOMING) if m.kind is Kind.DSN]
+    async with httpx.AsyncClient() as http:
+        [shown] = await reports(hisp)
+        raw = next(
+            e["valueReference"]["reference"]
+            for e in shown["extension"]
+            if e["url"].endswith("/raw-message")
+        )
+        text = (
+            await http.get(
+                f"{hisp.base_url}/{raw}",
+                headers={"Authorization": f"Bearer {hisp.token}", "Accept": "*/*"},
+            )
+        ).text
+    assert report.parent is not None
+    assert "Original-Envelope-Id: order-7" in text
+    assert recipients["FAILURE"] in text
+    assert f"Final-Recipient: rfc822;{recipients['FAILURE']}" in text
+    assert f"Final-Recipient: rfc822;{recipients['NEVER']}" not in text

@@ -311,6 +311,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("state", sa.String(length=32), nullable=False),
         sa.Column("envelope_sender", sa.String(length=320), nullable=True),
+        sa.Column("envelope_id", sa.String(length=100), nullable=True),
         sa.Column("author", sa.String(length=320), nullable=True),
         sa.Column("message_id_header", sa.String(length=998), nullable=True),
         sa.Column("body_key", sa.String(length=64), nullable=True),
@@ -411,6 +412,7 @@ def upgrade() -> None:
         sa.Column("processed_at", sa.BigInteger(), nullable=True),
         sa.Column("dispatched_at", sa.BigInteger(), nullable=True),
         sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("silent", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["body_key"], ["body.key"], name=op.f("fk_recipient_body_key_body")
         ),
