@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certs.cache import CachingDirectory
+from certs.cache import CachingDirectory, DatabaseArchive
 from certs.directory import open_directory
 from certs.dns_client import DnsClient
 from certs.http_client import HttpClient
@@ -68,7 +68,11 @@ async def make_agent(
     """
     resolver = _resolver(config)
     live = await stack.enter_async_context(
-        open_directory(resolver=resolver, allow_private=config.discovery.private_addresses)
+        open_directory(
+            resolver=resolver,
+            allow_private=config.discovery.private_addresses,
+            archive=DatabaseArchive(database),
+        )
     )
     finder = (
         CachingDirectory(live=live, clock=utc_now, database=database)

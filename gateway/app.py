@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Final
 
 import httpx
@@ -137,6 +138,7 @@ async def _serve_fhir(
         base_url=listener.base_url,
         decision_wait_s=config.fhir.decision_wait_s,
         hook_hosts=config.fhir.hook_hosts,
+        software=version("direct-gateway"),
     )
     await listener.serve(
         with_operations(

@@ -6,6 +6,7 @@ folders.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Final
 
@@ -26,18 +27,21 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Small messages, few runs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the agent beside the primitives alone, and the durable accept by SMTP.
+    """Measure the agent beside the primitives alone, the durable accept, and discovery.
 
     Example: direct-gateway bench --json
     """
     # Imported here, for it imports the listener: the other verbs start in a third of the time.
     from gateway.bench_agent import measure
+    from gateway.bench_discovery import measure_discovery
     from gateway.bench_smtp import measure_smtp
 
     agent = measure(QUICK_SIZES if quick else SIZES, 3 if quick else 7)
     accept = [asdict(row) for row in measure_smtp(QUICK_ACCEPTS if quick else ACCEPTS)]
+    discovery = [asdict(row) for row in asyncio.run(measure_discovery(100 if quick else 1000))]
     if as_json:
-        write_json({"agent": agent, "accept": accept})
+        write_json({"agent": agent, "accept": accept, "discovery": discovery})
         return
     table("agent: message in and out, beside the primitives", tuple(agent[0]), agent, as_json=False)
     table("durable accept by SMTP", tuple(accept[0]), accept, as_json=False)
+    table("discovery and verdicts", tuple(discovery[0]), discovery, as_json=False)

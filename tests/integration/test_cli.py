@@ -23,6 +23,9 @@ from tests.helpers.console import Installation, run
 from tests.helpers.pki import pem, pkcs12_of
 from tests.helpers.stranger import Stranger, mail
 
+# The tests share one installation, and its set-up is a test: one process runs them all.
+pytestmark = pytest.mark.xdist_group("cli")
+
 DOMAIN = "direct.hillside.example"
 USER = f"dr.rivera@{DOMAIN}"
 OTHER = "dr.chen@direct.lakeview.example"

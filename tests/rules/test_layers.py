@@ -95,7 +95,7 @@ def _is_verb(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> boo
     return any(
         isinstance(decorator, ast.Call)
         and isinstance(decorator.func, ast.Attribute)
-        and decorator.func.attr == "command"
+        and decorator.func.attr in ("command", "callback")
         for decorator in node.decorator_list
     )
 
