@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sandbox test lint bench clean
+.PHONY: sandbox test lint bench fuzz clean
 
 sandbox: $(VENV)/installed
 	$(BIN)/direct-gateway sandbox
@@ -24,6 +24,9 @@ lint: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	$(BIN)/direct-gateway bench
+
+fuzz: $(VENV)/installed-test
+	tests/fuzz/run.sh
 
 # Debian splits the venv module off Python: fetch it where it is missing.
 $(VENV)/bin/python:
