@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -96,6 +95,5 @@ class Installation:
                 for port in (self.backbone, self.edge, self.fhir):
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return
-            os.sched_yield()
             time.sleep(0.05)
         raise AssertionError("serve did not become ready")
