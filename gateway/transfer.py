@@ -125,6 +125,8 @@ class _Base64:
     def feed(self, data: Octets) -> Octets:
         text = b"".join((self._line, data))
         whole = text.rfind(b"\n") + 1
+        if len(text) - whole > _LONGEST_LINE:
+            whole = len(text)  # There is no line to wait for.
         self._line = text[whole:]
         if not self._quantum and not self._ended and text.find(b"=", 0, whole) < 0:
             # Lines of whole quanta, as everybody writes them, need no cleaning first.
@@ -132,8 +134,6 @@ class _Base64:
                 return pybase64.b64decode(memoryview(text)[:whole])
             except binascii.Error:
                 pass
-        if len(self._line) > _LONGEST_LINE:
-            whole, self._line = len(text), b""
         return self._decode(text[:whole])
 
     def finish(self) -> Octets:
@@ -149,7 +149,7 @@ class _Base64:
             raise DirectError(Reason.MESSAGE_MALFORMED, "base64 goes on after its padding")
         whole = len(text) - len(text) % 4
         text, self._quantum = text[:whole], text[whole:]
-        self._ended = text.endswith(b"=")
+        self._ended = self._ended or text.endswith(b"=")
         try:
             return pybase64.b64decode(text, validate=True)
         except binascii.Error:

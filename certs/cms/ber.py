@@ -40,6 +40,7 @@ ELEMENTS: Final = 100_000  # looked at because there may be an indefinite length
 # 1000. Below an average of 64 octets it only serves to cost time.
 FREE_SEGMENTS: Final = 10_000
 SEGMENT_OCTETS: Final = 64
+GATHERED_OCTETS: Final = 64 * 1024
 
 _CONSTRUCTED: Final = 0x20
 _END_OF_CONTENTS: Final = b"\x00\x00"
@@ -196,7 +197,7 @@ class Reader:
         if head.tag == tag:
             yield from self._stream(head)
         elif head.tag == tag | _CONSTRUCTED:
-            yield from self._segments(head)
+            yield from _gathered(self._segments(head))
         else:
             raise malformed(f"tag {tag:#04x} was expected and {head.tag:#04x} found")
 
@@ -328,6 +329,20 @@ class Reader:
             raise malformed("the CMS object is cut short")
         self._before += len(self._buffer)
         self._buffer, self._at = bytes(piece), 0
+
+
+def _gathered(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Yield `pieces`, small ones put together: what comes after pays for each."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(bytes(piece))
+        size += len(piece)
+        if size >= GATHERED_OCTETS:
+            yield memoryview(b"".join(held))
+            held, size = [], 0
+    if held:
+        yield memoryview(b"".join(held))
 
 
 def _header(data: bytes, at: int) -> tuple[int, int | None, int]:

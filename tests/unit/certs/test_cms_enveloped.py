@@ -414,6 +414,24 @@ def test_key_agreement(ours: Identity, scheme: bytes, material: bytes | None) ->
     assert opened(cbc(agreed(ours, scheme=scheme, material=material)), ours) == CONTENT
 
 
+def test_key_agreement_named_to_a_key_that_cannot() -> None:
+    # One answer, as for every key that does not unwrap.
+    info = agreed(EC_BOB, rid=issuer_and_serial(BOB.certificate))
+    assert refusal(cbc(info)) == (Reason.DECRYPTION_FAILED, "the content does not decrypt")
+
+
+def test_a_content_in_many_segments() -> None:
+    data = cbc()
+    ciphertext = data[-16:]
+    segments = b"".join(der.octet_string(ciphertext[n : n + 3]) for n in range(0, 16, 3))
+    inner = children(children(Reader([data]).element(100_000).content)[1].content)[0]
+    fields_ = children(inner.content)
+    content = children(fields_[2].content)
+    rewritten = der.sequence(content[0].encoded, content[1].encoded, der.tlv(0xA0, segments))
+    body = der.sequence(fields_[0].encoded, fields_[1].encoded, rewritten)
+    assert opened(cms.content_info(cms.ENVELOPED, body)) == CONTENT
+
+
 def test_key_wrap_with_null_parameters_is_part_of_the_derivation() -> None:
     # RFC5753 7.2: keyInfo is what the message has.
     wrap = der.sequence(der.oid("2.16.840.1.101.3.4.1.45"), der.NULL)

@@ -98,6 +98,14 @@ def test_capabilities_name_what_we_decrypt() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [der.NULL, der.octet_string(b"\x30"), der.sequence(der.NULL)])
+def test_capabilities_that_do_not_parse_are_none(value: bytes) -> None:
+    capabilities = cms.attribute(der.oid("1.2.840.113549.1.9.15"), value)
+    info = cms.signer_info(ALICE, CONTENT, attributes=sorted([TYPE, DIGEST, capabilities]))
+    (signer,) = verified(cms.signed_data([info], [ALICE.certificate]))
+    assert signer.capabilities == frozenset()
+
+
 def test_pss_is_written_with_all_its_parameters() -> None:
     info = asn1.ContentInfo.load(signed(ALICE, wanted=Digest.SHA384, pss=True))
     algorithm = info["content"]["signer_infos"][0]["signature_algorithm"]
