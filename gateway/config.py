@@ -6,11 +6,12 @@ A value `section.name` is overridden by `DIRECT_GATEWAY_SECTION__NAME`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -18,9 +19,10 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
-from certs.address import parse_domain
+from certs.address import parse_address, parse_domain
 from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
 from gateway.tls_policy import Demand
@@ -40,6 +42,9 @@ __all__ = [
     "parse_host_port",
     "read_password",
 ]
+
+
+_HOSTNAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 class HostPort(BaseModel):
@@ -88,6 +93,14 @@ class Gateway(_Section):
     )
     keep_content_days: int = Field(30, ge=1, description="days content is kept after its end")
     keep_record_days: int = Field(365, ge=7, description="days the record of a message is kept")
+
+    @field_validator("hostname")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        # It becomes part of commands, headers and certificates.
+        if not _HOSTNAME.fullmatch(value):
+            raise ValueError("not a host name")
+        return value
 
 
 class Smtp(_Section):
@@ -208,6 +221,17 @@ class Config(BaseSettings):
                     raise ValueError(f"{name}: {error.detail}") from None
         return value
 
+    @field_validator("mailboxes")
+    @classmethod
+    def _addresses(cls, value: Mapping[str, Mailbox]) -> Mapping[str, Mailbox]:
+        for name in value:
+            if name != "*":
+                try:
+                    parse_address(name) if "@" in name else parse_domain(name)
+                except DirectError as error:
+                    raise ValueError(f"{name}: {error.detail}") from None
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -253,6 +277,8 @@ def load(path: Path) -> Config:
             for item in error.errors(include_url=False, include_input=False)
         )
         raise _invalid(f"{path}: {wrong}") from None
+    except SettingsError as error:  # the environment, where it is to be JSON
+        raise _invalid(str(error)) from None
     return _anchored(config, path.absolute().parent)
 
 

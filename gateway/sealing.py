@@ -51,7 +51,7 @@ def seal_copies(
     is our Received line, for the outer header only.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED; ALGORITHM_REFUSED, where a certificate's key is of a kind
+        DirectError: MESSAGE_MALFORMED; CERTIFICATE_UNFIT, where a certificate's key is of a kind
             that nothing can be encrypted to.
     """
     facts = prepare(submitted, clear, message_id=message_id, date=accepted_at)
