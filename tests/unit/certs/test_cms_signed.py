@@ -139,6 +139,16 @@ def test_a_key_that_cannot_sign() -> None:
     assert caught.value.reason is Reason.CERTIFICATE_UNFIT
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(cms.DATA, Reason.MESSAGE_MALFORMED), (cms.ENVELOPED, Reason.NOT_SECURED)],
+)
+def test_other_content_types(kind: bytes, reason: Reason) -> None:
+    with pytest.raises(DirectError) as caught:
+        SignedData([cms.content_info(kind, der.sequence())])
+    assert caught.value.reason is reason
+
+
 def test_signer_named_by_key_identifier() -> None:
     identifier = key_identifier(ALICE.certificate)
     assert identifier is not None

@@ -103,6 +103,9 @@ def test_signers_of_a_rollover_all_verify() -> None:
     opened = unseal(seal(signers=signers))
     assert {s.certificate for s in opened.unsealed.signers} == {s.certificate for s in signers}
     assert opened.unsealed.tolerated == ()
+    first = opened.unsealed.signers[0]
+    assert opened.unsealed.algorithms.signature == first.signature
+    assert opened.unsealed.algorithms.digest == first.digest
 
 
 def test_intermediates_travel_and_the_anchor_does_not() -> None:

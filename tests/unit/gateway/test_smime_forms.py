@@ -196,6 +196,15 @@ def test_an_unwrapped_message_gets_the_outer_header() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/pdf", "image/png", "multipart/mixed; boundary=x", "video/mp4", "audio/x"]
+)
+def test_an_unwrapped_message_may_be_of_any_type(kind: str) -> None:
+    # AS-020
+    entity = f"Content-Type: {kind}\r\n\r\nanything\r\n".encode()
+    assert opened(signed(entity)).content.endswith(entity)
+
+
 def test_what_is_signed_stands_before_what_is_not() -> None:
     entity = b"From: carol@c.example\r\nMIME-Version: 1.0\r\n" + PLAIN
     found = opened(signed(entity))

@@ -169,6 +169,17 @@ def test_no_boundary() -> None:
     )
 
 
+@pytest.mark.parametrize("length", [1, 70, 256, 257])
+def test_boundaries_have_their_limit(length: int) -> None:
+    plaintext = cms.detached(ENTITY, ALICE, boundary="b" * length)
+    if length > 256:
+        assert refused_inside(plaintext)[1] == (
+            "the boundary of the signed message is missing or too long"
+        )
+    else:
+        assert unseal(cms.sealed(plaintext, BOB), [BOB]).content == MESSAGE
+
+
 # The signature and what it is over.
 
 
@@ -282,6 +293,11 @@ TYPE = cms.attribute(cms.CONTENT_TYPE, cms.DATA)
             [TYPE, DIGEST, cms.attribute(cms.SIGNING_TIME, der.octet_string(b"now"))],
             "the signing time is not a time",
             id="odd-time",
+        ),
+        pytest.param(
+            [TYPE, der.sequence(cms.MESSAGE_DIGEST, der.sequence(der.octet_string(bytes(32))))],
+            "a signed attribute does not parse",
+            id="values-in-a-sequence",
         ),
         pytest.param([TYPE, der.sequence(der.NULL)], "a signed attribute does not parse", id="odd"),
         pytest.param(
@@ -682,6 +698,21 @@ def test_absent_oaep_parameters_mean_sha1(absent: bytes) -> None:
     sent = cms.enveloped(cms.detached(ENTITY, ALICE), [info], key)
     opened = unseal(cms.message(sent), [BOB])
     assert opened.unsealed.algorithms.key_transport == "rsa-oaep-sha1"
+
+
+@pytest.mark.parametrize("label", [b"", b"direct"])
+def test_oaep_label(label: bytes) -> None:
+    key = os.urandom(32)
+    public = BOB.certificate.public_key()
+    assert isinstance(public, rsa.RSAPublicKey)
+    scheme = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), label)
+    specified = der.sequence(der.oid("1.2.840.113549.1.1.9"), der.octet_string(label))
+    parameters = der.sequence(der.tlv(der.context(2), specified))
+    info = cms.key_transport(
+        key, BOB, algorithm=der.sequence(OAEP, parameters), encrypted=public.encrypt(key, scheme)
+    )
+    sent = cms.enveloped(cms.detached(ENTITY, ALICE), [info], key)
+    assert unseal(cms.message(sent), [BOB]).content == MESSAGE
 
 
 HASHES = {
