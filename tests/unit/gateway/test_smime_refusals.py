@@ -370,7 +370,8 @@ def test_signature_that_does_not_parse() -> None:
 # Names that are not true.
 
 
-def sid_of(key: bytes) -> bytes:
+def sid_of(key: bytes | None) -> bytes:
+    assert key is not None
     return der.tlv(der.context(0, constructed=False), key)
 
 
@@ -411,6 +412,7 @@ def with_key_identifier(certificate: x509.Certificate, digest: bytes) -> x509.Ce
 
 def test_a_certificate_with_the_signers_key_identifier_does_not_stand_in_its_way() -> None:
     identifier = key_identifier(ALICE.certificate)
+    assert identifier is not None
     decoy = with_key_identifier(MALLORY.certificate, identifier)
     info = cms.signer_info(ALICE, ENTITY, sid=sid_of(identifier))
     data = cms.signed_data([info], [decoy, ALICE.certificate])
