@@ -391,15 +391,15 @@ _MOVE_FROM: Final = _MOVE.where(recipient.c.state == sa.bindparam("the_state"))
 _BY_ID: Final = sa.select(*_MESSAGE).where(message.c.id == sa.bindparam("the_id"))
 _SENT: Final = (
     sa.select(*_MESSAGE)
+    .order_by(message.c.id)
     .where(
         message.c.message_id_header == sa.bindparam("the_header"),
         message.c.direction == Direction.OUTGOING.value,
         message.c.kind == Kind.MESSAGE.value,
     )
-    .order_by(message.c.id)
 )
 _RECIPIENTS: Final = (
     sa.select(*_RECIPIENT)
-    .where(recipient.c.message_id == sa.bindparam("the_id"))
     .order_by(recipient.c.ordinal)
+    .where(recipient.c.message_id == sa.bindparam("the_id"))
 )
