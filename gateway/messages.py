@@ -222,10 +222,7 @@ def get(connection: sa.Connection, message_id: UUID) -> Message | None:
 def find_sent(
     connection: sa.Connection, message_id_header: str, told: Sequence[DirectAddress]
 ) -> Sequence[Message]:
-    """Return the messages under this Message-ID that a notice to `told` is about, oldest first.
-
-    Those of which one of `told` is the author; else an author of their domain named them.
-    """
+    """Return what `told`, else others of their domain, sent under this Message-ID, oldest first."""
     sent = [_message(r) for r in connection.execute(_SENT, {"the_header": message_id_header})]
     theirs = [m for m in sent if m.author in told or m.envelope_sender in told]
     domains = {address.domain for address in told}
@@ -353,14 +350,14 @@ def _message(row: sa.Row[Any]) -> Message:
     values["state"] = MessageState(row.state)
     values["envelope_sender"] = _address(row.envelope_sender)
     values["author"] = _address(row.author)
-    values["reason"] = _reason(row.reason)
+    values["reason"] = row.reason and Reason.of(row.reason)
     return Message(**values)
 
 
 def _recipient(row: sa.Row[Any]) -> Recipient:
     values = dict(row._mapping)
     values["address"] = parse_address(row.address)
-    values["reason"] = _reason(row.reason)
+    values["reason"] = row.reason and Reason.of(row.reason)
     return Recipient(**values)
 
 
@@ -370,10 +367,6 @@ def _address(text: str | None) -> DirectAddress | None:
 
 def _text(address: DirectAddress | None) -> str | None:
     return str(address) if address is not None else None
-
-
-def _reason(code: str | None) -> Reason | None:
-    return Reason.of(code) if code is not None else None
 
 
 _STAMPED: Final = frozenset({"relayed", "processed", "dispatched"})
