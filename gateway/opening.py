@@ -10,7 +10,6 @@ Standards:
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,13 +34,12 @@ from gateway.header import (
     transfer_encoding,
 )
 from gateway.multipart import Window
-from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import decoder_for
 from gateway.unsealed import Algorithms, Reading, Unsealed, VerifiedSigner
 
 __all__ = ["Opening"]
 
-_CHUNK_OCTETS: Final = 128 * 1024
+_CHUNK_OCTETS: Final = 192 * 1024
 _SIGNATURE_OCTETS: Final = 4 * 1024 * 1024
 _PREAMBLE_OCTETS: Final = 1024
 _BOUNDARY_OCTETS: Final = 256  # RFC2046 5.1.1 says 70; longer ones are read
@@ -70,7 +68,6 @@ class Opening:
         self._identities = identities
         self._policy = policy
         self._reading = reading
-        self._large = False
         self._accepted = frozenset(d for d in Digest if d is not Digest.SHA1 or policy.allow_sha1)
 
     def run(self, message: BinaryIO) -> Unsealed | Reading:
@@ -79,8 +76,6 @@ class Opening:
         Raises:
             DirectError: as `gateway.smime.unseal`.
         """
-        self._large = message.seek(0, os.SEEK_END) >= WORTHWHILE_OCTETS
-        message.seek(0)
         outer = parse_header(read_header(message))
         _must_be_envelope(media_type(outer))
         body = _decoded(_chunks(message), transfer_encoding(outer))
@@ -132,7 +127,7 @@ class Opening:
         entity = self._entity(
             outer, _announced(kind.parameters.get("micalg", "")), both=window.line_end == b"\n"
         )
-        for piece in self._ahead(window.part(boundary)):
+        for piece in window.part(boundary):
             entity.feed(piece)
         signature = _signature(_whole(window.part(boundary), _SIGNATURE_OCTETS))
         if not window.closed:
@@ -151,12 +146,9 @@ class Opening:
         if not data.enclosed:
             raise DirectError(Reason.SIGNATURE_INVALID, "an opaque signature encloses no content")
         entity = self._entity(outer, data.digests, both=False)
-        for piece in self._ahead(data.content()):
+        for piece in data.content():
             entity.feed(piece)
         return entity, data
-
-    def _ahead(self, pieces: Iterator[Octets]) -> Iterator[Octets]:
-        return read_ahead(pieces) if self._large else pieces
 
     def _entity(
         self, outer: tuple[Field, ...], announced: frozenset[Digest], *, both: bool

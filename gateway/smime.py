@@ -29,13 +29,12 @@ from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from certs.ports import Writable
 from gateway.opening import Opening
-from gateway.readahead import WORTHWHILE_OCTETS, read_ahead
 from gateway.transfer import base64_lines, base64_octets
 from gateway.unsealed import Algorithms, Reading, Unsealed
 
 __all__ = ["SealOptions", "seal", "sealed_octets", "unseal"]
 
-_CHUNK_OCTETS: Final = 128 * 1024
+_CHUNK_OCTETS: Final = 192 * 1024
 _POLICY: Final = CertificatePolicy()
 
 # AS-021: the whole message is the signed entity.
@@ -93,10 +92,7 @@ def seal(
     signed = sign(digests, signers, wanted=options.digest, pss=options.pss, now=now)
     frame = _Frame.of(size, signed, digests, recipients, boundary, options)
     out.write(outer + frame.header)
-    encrypted: Iterable[Octets] = frame.envelope.encrypt(frame.entity(content))
-    if size >= WORTHWHILE_OCTETS:
-        encrypted = read_ahead(encrypted)
-    for piece in base64_lines(encrypted):
+    for piece in base64_lines(frame.envelope.encrypt(frame.entity(content))):
         out.write(piece)
     return Algorithms(
         digest="+".join(digest.value for digest in digests),
