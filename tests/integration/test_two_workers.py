@@ -65,6 +65,16 @@ async def stop(worker: Worker, running: asyncio.Task[None]) -> None:
     await running
 
 
+async def only(database: SqlDatabase, count: int) -> None:
+    """Return when so many jobs are left."""
+    async with asyncio.timeout(60):
+        while True:
+            left = await database.read(lambda c: queue.list_jobs(c, limit=JOBS))
+            if len(left) == count:
+                return
+            await asyncio.sleep(0.01)
+
+
 async def test_two_workers_of_which_one_crashes_record_each_job_once(database_url: str) -> None:
     station, held = Station(), asyncio.Queue[Job]()
 
@@ -86,6 +96,7 @@ async def test_two_workers_of_which_one_crashes_record_each_job_once(database_ur
         running = [asyncio.create_task(w.run()) for w in workers]
         station.wanted = JOBS - 7
         await station.enough.wait()  # all but those that the crashed one has leased
+        await only(one, 7)  # and recorded, so that no lease of a living one runs out below
         station.enough.clear()
         station.wanted = JOBS
         station.now += timedelta(seconds=LEASE_S)
