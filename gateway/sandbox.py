@@ -42,6 +42,7 @@ __all__ = ["Hisp", "Sandbox", "open_sandbox"]
 
 LOOPBACK: Final = "127.0.0.1"
 CERT_DAYS: Final = 90
+PORTS: Final = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +141,22 @@ async def open_sandbox(
 
 
 def _plan(name: str, domain: str, user: str, folder: Path) -> _Plan:
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        port = probe.getsockname()[1]
-    return _Plan(
-        name, domain, DirectAddress(user, domain), folder, HostPort(host=LOOPBACK, port=port)
-    )
+    backbone = HostPort(host=LOOPBACK, port=_free_port())
+    return _Plan(name, domain, DirectAddress(user, domain), folder, backbone)
+
+
+def _free_port() -> int:
+    """Return a port that is free now, below those that the kernel gives out by itself.
+
+    Both HISPs must know it before one of them listens, so it must not be given away meanwhile.
+    """
+    while True:
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        try:
+            socket.create_server((LOOPBACK, port)).close()
+        except OSError:
+            continue
+        return port
 
 
 def _config(

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Installation", "free_ports", "run"]
+from tests.helpers.servers import free_port
+
+__all__ = ["Installation", "run"]
 
 SCRIPT = Path(sys.executable).parent / "direct-gateway"
 READY_S = 30.0
@@ -30,14 +32,6 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
     return done
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [one.getsockname()[1] for one in sockets]
-
-
 @dataclass
 class Installation:
     """A data folder and configuration that the script works on."""
@@ -50,7 +44,7 @@ class Installation:
     @classmethod
     def create(cls, folder: Path, hostname: str, more: str = "") -> Installation:
         folder.mkdir(parents=True, exist_ok=True)
-        backbone, edge, fhir = free_ports(3)
+        backbone, edge, fhir = (free_port() for _ in range(3))
         here = cls(folder, backbone, edge, fhir)
         here.config.write_text(
             f'[gateway]\nhostname = "{hostname}"\n'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import random
 import socket
 import subprocess
 import time
@@ -36,11 +38,15 @@ class Entry:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free just now (for UDP it is as likely)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now, below those that the kernel gives out by itself.
+
+    A port of the kernel's choice may be given to somebody else before the server takes it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
 
 
 @contextmanager
