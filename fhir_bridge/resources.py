@@ -229,7 +229,8 @@ def _bad_names(element: Mapping[str, Any], at: str) -> Iterator[Issue]:
 
 def _invariants(resource: JSON, name: str) -> Iterator[Issue]:
     """Yield broken rules on elements of any resource: references, att-1, ext-1, dom-3."""
-    anchors = {f"#{item.get('id')}" for item in resource.get("contained", ()) if _is_object(item)}
+    contained = _contained(resource)
+    anchors = {f"#{item.get('id')}" for _position, item in contained}
     used: set[str] = set()
     for element, at in _objects(resource, name):
         reference = element.get("reference")
@@ -245,8 +246,8 @@ def _invariants(resource: JSON, name: str) -> Iterator[Issue]:
             values = [key for key in element if key.startswith("value")]
             if bool(values) == ("extension" in element):
                 yield Issue("invariant", "ext-1: either a value or extensions.", at)
-    for position, item in enumerate(resource.get("contained", ())):
-        if _is_object(item) and f"#{item.get('id')}" not in used:
+    for position, item in contained:
+        if f"#{item.get('id')}" not in used:
             text = "dom-3: a contained resource is referred to from the resource."
             yield Issue("invariant", text, f"{name}.contained[{position}]")
 
@@ -278,8 +279,12 @@ def _known(kind: object) -> bool:
         return False
 
 
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
+def _contained(resource: JSON) -> list[tuple[int, JSON]]:
+    # Whatever else stands there, the model has already called wrong.
+    items = resource.get("contained")
+    if not isinstance(items, list):
+        return []
+    return [(n, item) for n, item in enumerate(items) if isinstance(item, dict)]
 
 
 def _encodable(text: str) -> bool:

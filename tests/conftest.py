@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 from tests.helpers.database import database, database_url, postgresql_server, sqlite_database
 
 __all__ = ["database", "database_url", "postgresql_server", "sqlite_database"]
+
+# `make test` tries the same cases everywhere; `pytest --hypothesis-profile=random` tries new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("random", derandomize=False)
+settings.load_profile("same")

@@ -104,6 +104,11 @@ def test_a_broken_rule_is_told_with_its_place(
     assert (code, f"Communication.{expression}") in refused(communication(**elements))
 
 
+@pytest.mark.parametrize("contained", [False, 5, "text", {"id": "a"}, ["text"]])
+def test_contained_that_is_no_list_of_resources_is_refused(contained: object) -> None:
+    assert refused(communication(contained=contained))
+
+
 def test_a_missing_element_is_required() -> None:
     assert refused(b'{"resourceType":"Communication"}') == [("required", "Communication.status")]
 
