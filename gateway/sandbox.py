@@ -38,7 +38,7 @@ from gateway.own_ca import OwnCa
 from trust_bundles import store
 from trust_bundles.policy import Direction
 
-__all__ = ["Hisp", "Sandbox", "open_sandbox"]
+__all__ = ["Hisp", "Sandbox", "free_port", "open_sandbox"]
 
 LOOPBACK: Final = "127.0.0.1"
 CERT_DAYS: Final = 90
@@ -141,11 +141,11 @@ async def open_sandbox(
 
 
 def _plan(name: str, domain: str, user: str, folder: Path) -> _Plan:
-    backbone = HostPort(host=LOOPBACK, port=_free_port())
+    backbone = HostPort(host=LOOPBACK, port=free_port())
     return _Plan(name, domain, DirectAddress(user, domain), folder, backbone)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that is free now, below those that the kernel gives out by itself.
 
     Both HISPs must know it before one of them listens, so it must not be given away meanwhile.
