@@ -9,6 +9,7 @@ Standards:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -121,6 +122,28 @@ class DnsClient:
         ]
         return [text for text in texts if may_connect(text, allow_private=self._allow_private)]
 
+    async def at_authorities(
+        self, name: dns.name.Name, kind: RdataType
+    ) -> Sequence[tuple[str, DnsAnswer | DirectError]]:
+        """Return what each name server of the zone says by TCP, or why it said nothing.
+
+        This is what the world is told, whatever a resolver remembers.
+
+        Raises:
+            DirectError: DIRECTORY_UNAVAILABLE; which servers there are cannot be learnt now.
+        """
+        addresses = await self._authorities(name)
+        answers = await asyncio.gather(
+            *(self._ask_one(address, name, kind, tcp=True) for address in addresses),
+            return_exceptions=True,
+        )
+        heard: list[tuple[str, DnsAnswer | DirectError]] = []
+        for address, answer in zip(addresses, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, DirectError):
+                raise answer
+            heard.append((f"{address}:{self._authority_port}", answer))
+        return heard
+
     async def _by_tcp(self, name: dns.name.Name, kind: RdataType) -> DnsAnswer:
         try:
             return await self._resolve(name, kind, tcp=True)
@@ -129,24 +152,41 @@ class DnsClient:
 
     async def _by_authority(self, name: dns.name.Name, kind: RdataType) -> DnsAnswer:
         """Ask the name servers of the zone, past an intermediary that is not willing (CD-027)."""
-        failure = "refused"
+        failure = _unavailable(name, kind, "refused")
         for address in await self._authorities(name):
-            query = dns.message.make_query(name, kind, use_edns=0, payload=EDNS_OCTETS)
-            query.flags &= ~dns.flags.RD
             try:
+                return await self._ask_one(address, name, kind)
+            except DirectError as error:
+                failure = error
+        raise failure
+
+    async def _ask_one(
+        self, address: str, name: dns.name.Name, kind: RdataType, *, tcp: bool = False
+    ) -> DnsAnswer:
+        """Return what one name server says of its own zone.
+
+        Raises:
+            DirectError: DIRECTORY_UNAVAILABLE; nothing, or that it will not.
+        """
+        query = dns.message.make_query(name, kind, use_edns=0, payload=EDNS_OCTETS)
+        query.flags &= ~dns.flags.RD
+        try:
+            if tcp:
+                response = await dns.asyncquery.tcp(
+                    query, address, timeout=ATTEMPT_S, port=self._authority_port
+                )
+            else:
                 response, _ = await dns.asyncquery.udp_with_fallback(
                     query, address, timeout=ATTEMPT_S, port=self._authority_port
                 )
-            except (dns.exception.DNSException, OSError) as error:
-                failure = type(error).__name__
-                continue
             answered = response.rcode() in (Rcode.NOERROR, Rcode.NXDOMAIN)
-            if answered and isinstance(response, dns.message.QueryMessage):
-                chain = response.resolve_chaining()
-                records, server = tuple(chain.answer or ()), f"{address}:{self._authority_port}"
-                return DnsAnswer(records, chain.minimum_ttl, server)
-            failure = response.rcode().name
-        raise _unavailable(name, kind, failure)
+            if not answered or not isinstance(response, dns.message.QueryMessage):
+                raise _unavailable(name, kind, response.rcode().name)
+            chain = response.resolve_chaining()
+        except (dns.exception.DNSException, OSError) as error:
+            raise _unavailable(name, kind, type(error).__name__) from None
+        server = f"{address}:{self._authority_port}"
+        return DnsAnswer(tuple(chain.answer or ()), chain.minimum_ttl, server)
 
     async def _authorities(self, name: dns.name.Name) -> Sequence[str]:
         """Return addresses of the name servers of the zone that `name` is in."""

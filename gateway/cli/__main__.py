@@ -11,7 +11,8 @@ from gateway.cli.anchor import anchors
 from gateway.cli.audit import audit
 from gateway.cli.bench import bench
 from gateway.cli.client import clients, users
-from gateway.cli.domain import addresses, names
+from gateway.cli.domain import addresses
+from gateway.cli.domain_check import names
 from gateway.cli.inspect import inspect
 from gateway.cli.lookup import lookup
 from gateway.cli.message import messages

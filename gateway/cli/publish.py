@@ -6,6 +6,7 @@ Talks to the database, and to a name server where it is told to push.
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,7 @@ from gateway.publish import (
     zone_text,
 )
 
-__all__ = ["Format", "certs"]
+__all__ = ["Format", "certs", "is_published"]
 
 certs = cert.certs  # the noun, with one verb more
 
@@ -70,7 +71,7 @@ def publish(
         return Publication(
             domain=name,
             certificates=[
-                (_subject(o), o.certificate) for o in own if _is_published(site, o, name)
+                (_subject(o), o.certificate) for o in own if is_published(o, name, site.now)
             ],
             mail_hosts=[parse_domain(host) for host in mx or ()],
             ldap=[LdapService(*parse_host_port(server)) for server in ldap or ()],
@@ -104,13 +105,14 @@ def _push(publication: Publication, server: str, name: str, secret: Path | None)
     typer.echo(f"pushed to {server}")
 
 
-def _is_published(site: Site, own: OwnIdentity, domain: str) -> bool:
+def is_published(own: OwnIdentity, domain: str, now: datetime) -> bool:
+    """Say whether others should find this certificate of `domain` now."""
     certificate = own.certificate
     return (
         own.subject.rpartition("@")[2] == domain
         and own.retired_at is None
         and Use.ENCRYPT in own.uses
-        and certificate.not_valid_before_utc <= site.now <= certificate.not_valid_after_utc
+        and certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
     )
 
 
