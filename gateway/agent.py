@@ -19,19 +19,19 @@ from certs.policy import CertificatePolicy
 from fhir_bridge.terms import Terms
 from gateway import retry
 from gateway.clock import utc_now
-from gateway.config import Config, Mailbox, read_password
+from gateway.config import Config
 from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
-from gateway.edge_out import MailboxSender, MailServer
+from gateway.edge_out import MailboxSender
 from gateway.inbox import Inbox
 from gateway.metrics import Metrics
 from gateway.mx import MxResolver
 from gateway.notices import Notices
 from gateway.pipeline import Pipeline
+from gateway.places import StoredPlaces, mail_server
 from gateway.ports import Directory
 from gateway.preflight import Preflight
 from gateway.sealer import Sealer
-from gateway.smtp_auth import Credentials
 from gateway.smtp_out import SmtpSender
 from gateway.spool import SpoolBodies
 from gateway.sts_policies import StsPolicies
@@ -113,10 +113,11 @@ def _handlers(
     """Return the handlers of the jobs that judge, secure and hand over messages."""
     hostname = config.gateway.hostname
     policy = _policy(config)
-    mailboxes = _mailboxes(stack, config)
-    inbox = Inbox(
-        has_mail_server=lambda mailbox: mailboxes.server_of(mailbox) is not None, terms=Terms()
-    )
+    configured = {name: mail_server(box) for name, box in config.mailboxes.items()}
+    places = StoredPlaces(database=database, configured=configured)
+    mailboxes = MailboxSender(hostname=hostname, servers=places)
+    stack.push_async_callback(mailboxes.close)
+    inbox = Inbox(places=places, terms=Terms())
     notices = Notices(bodies=bodies, hostname=hostname)
     pipeline = Pipeline(
         database=database,
@@ -164,23 +165,6 @@ def _sender(
     )
     stack.push_async_callback(sender.close)
     return sender
-
-
-def _mailboxes(stack: AsyncExitStack, config: Config) -> MailboxSender:
-    """Return what delivers to our users' own mail servers."""
-    sender = MailboxSender(
-        hostname=config.gateway.hostname,
-        servers={name: _mail_server(box) for name, box in config.mailboxes.items()},
-    )
-    stack.push_async_callback(sender.close)
-    return sender
-
-
-def _mail_server(box: Mailbox) -> MailServer:
-    login = None
-    if box.password_file is not None:
-        login = Credentials(box.user, read_password(box.password_file))
-    return MailServer(box.server.host, box.server.port, box.lmtp, box.tls, login)
 
 
 def _policy(config: Config) -> CertificatePolicy:

@@ -35,6 +35,7 @@ __all__ = [
     "add_address",
     "add_domain",
     "add_edge_user",
+    "address",
     "allow_sending",
     "domain",
     "edge_user_hash",
@@ -152,6 +153,12 @@ def add_address(
     )
 
 
+def address(connection: sa.Connection, wanted: DirectAddress) -> LocalAddress | None:
+    """Return the address, also where it is disabled."""
+    row = connection.execute(_ADDRESS, {"the_key": wanted.key}).first()
+    return _local_address(row) if row else None
+
+
 def list_addresses(
     connection: sa.Connection, *, domain: str | None = None
 ) -> Sequence[LocalAddress]:
@@ -159,10 +166,7 @@ def list_addresses(
     query = sa.select(addresses).order_by(addresses.c.domain, addresses.c.address_key)
     if domain is not None:
         query = query.where(addresses.c.domain == domain)
-    return [
-        LocalAddress(parse_address(row.address), row.created_at, row.enabled, row.settings)
-        for row in connection.execute(query)
-    ]
+    return [_local_address(row) for row in connection.execute(query)]
 
 
 def is_local(connection: sa.Connection, address: DirectAddress) -> bool:
@@ -245,11 +249,13 @@ def _domain(row: sa.Row[Any]) -> Domain:
     return Domain(row.name, row.created_at, row.enabled, Profile(row.profile), row.settings)
 
 
+def _local_address(row: sa.Row[Any]) -> LocalAddress:
+    return LocalAddress(parse_address(row.address), row.created_at, row.enabled, row.settings)
+
+
 _DOMAIN: Final = sa.select(domains).where(domains.c.name == sa.bindparam("the_name"))
 _DOMAINS: Final = sa.select(domains).order_by(domains.c.name)
-_ADDRESS: Final = sa.select(addresses.c.id).where(
-    addresses.c.address_key == sa.bindparam("the_key")
-)
+_ADDRESS: Final = sa.select(addresses).where(addresses.c.address_key == sa.bindparam("the_key"))
 _SERVED: Final = (
     sa.select(addresses.c.id)
     .join(domains, domains.c.name == addresses.c.domain)

@@ -97,6 +97,9 @@ class EdgeDelivery:
                 attempt.reply,
                 lambda c: timeline.add_attempts(c, task.message.id, delivery, now),
             )
+        if "copy" in job.payload:
+            # A pool's copy: what becomes of it is in the timeline, and the sender's business never.
+            return Done(lambda c: timeline.add_attempts(c, task.message.id, delivery, now))
         delivered = attempt.reason is None
         answers = []
         if _answerable(task.message) and (not delivered or task.message.wants_dispatched):

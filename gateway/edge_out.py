@@ -8,10 +8,10 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 import structlog
 
@@ -24,7 +24,7 @@ from gateway.smtp_pool import Connections, Target, UnreachableError
 from gateway.smtp_reply import PeerReply
 from gateway.tls_policy import Demand, Source, TlsPolicy
 
-__all__ = ["MailServer", "MailboxSender"]
+__all__ = ["MailServer", "MailServers", "MailboxSender"]
 
 _log = structlog.get_logger(__name__)
 
@@ -50,14 +50,22 @@ class MailServer:
         return Target(self.host, self.host, self.port, policy, self.lmtp, self.login)
 
 
+class MailServers(Protocol):
+    """Knows the mail server of each mailbox."""
+
+    async def server_of(self, mailbox: DirectAddress) -> MailServer | None:
+        """Return the mail server of a mailbox, or None where it has none."""
+        ...
+
+
 class MailboxSender:
-    """Delivers to mail servers by mailbox: an address, a domain, or "*" for all others."""
+    """Delivers to the mail servers of mailboxes."""
 
     def __init__(
         self,
         *,
         hostname: str,
-        servers: Mapping[str, MailServer],
+        servers: MailServers,
         anchors: Path | None = None,
         timeouts: Timeouts | None = None,
     ) -> None:
@@ -66,13 +74,6 @@ class MailboxSender:
             hostname=hostname, timeouts=timeouts or Timeouts(), anchors=anchors
         )
         self._deliverer = Deliverer(self._connections)
-
-    def server_of(self, mailbox: DirectAddress) -> MailServer | None:
-        """Return the mail server of a mailbox, or None where it has none."""
-        for name in (mailbox.key, mailbox.domain, "*"):
-            if name in self._servers:
-                return self._servers[name]
-        return None
 
     async def send(
         self,
@@ -85,7 +86,7 @@ class MailboxSender:
     ) -> Delivery:
         """Return what became of each recipient; all must have the mail server of the first."""
         parcel = Parcel(sender, tuple(recipients), message, size)
-        server = self.server_of(recipients[0])
+        server = await self._servers.server_of(recipients[0])
         if server is None:
             return undelivered(domain, parcel, _NO_SERVER)
         target = server.target()

@@ -11,10 +11,9 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -31,12 +30,13 @@ from gateway import messages, queue
 from gateway.judgement import Judgement, Opened
 from gateway.locks import lock
 from gateway.messages import Direction, MessageState
+from gateway.places import Place
 from gateway.ports import StoredBody
 from gateway.queue import NewJob
 from gateway.tables import body, message, recipient
 from gateway.tracking import State
 
-__all__ = ["Arrival", "Entry", "Inbox", "store", "trust_shown"]
+__all__ = ["Arrival", "Copy", "Entry", "Inbox", "Places", "store", "trust_shown"]
 
 # The width of the column, which is for domains.
 _DESTINATION_CHARACTERS: Final = 255
@@ -54,12 +54,25 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """What one of a pool gets. `view` None: it goes on to that one's own mail server."""
+
+    mailbox: DirectAddress
+    view: InboundView | None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One recipient's copy. `view` None: it goes on to the recipient's own mail server."""
+    """One recipient's message. `view` None: it goes on to the recipient's own mail server.
+
+    `copies` are for those the recipient forwards to. Nothing is promised to the sender of them:
+    what counts is the recipient's own.
+    """
 
     arrival: Arrival
     mailbox: DirectAddress
     view: InboundView | None
+    copies: tuple[Copy, ...] = ()
 
     @property
     def dispatched(self) -> bool:
@@ -67,22 +80,38 @@ class Entry:
         return self.view is not None
 
 
+class Places(Protocol):
+    """Knows where each local address reads its mail."""
+
+    async def place_of(self, mailbox: DirectAddress) -> Place:
+        """Return where `mailbox` reads its mail, and who gets copies."""
+        ...
+
+
 class Inbox:
-    """Knows where each local address reads its mail.
+    """Makes what is stored for each local recipient."""
 
-    `has_mail_server` says of an address whether it has a mail server of its own.
-    """
-
-    def __init__(self, *, has_mail_server: Callable[[DirectAddress], bool], terms: Terms) -> None:
-        self._has_mail_server = has_mail_server
+    def __init__(self, *, places: Places, terms: Terms) -> None:
+        self._places = places
         self._terms = terms
 
     async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
         """Return what is to be stored for `mailbox`; `content` holds the message's octets."""
-        if self._has_mail_server(mailbox):
-            return Entry(arrival, mailbox, None)
+        place = await self._places.place_of(mailbox)
+        made = None if place.on_server else await self._view(arrival, content, mailbox)
+        copies = []
+        for member in place.forward:
+            # One step only: those a member forwards to get nothing, so that nothing goes round.
+            on_server = (await self._places.place_of(member)).on_server
+            view = None if on_server else await self._view(arrival, content, member)
+            copies.append(Copy(member, view))
+        return Entry(arrival, mailbox, made, tuple(copies))
+
+    async def _view(
+        self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress
+    ) -> InboundView:
         content.seek(0)
-        made = await asyncio.to_thread(
+        return await asyncio.to_thread(
             view,
             content,
             message_uuid=arrival.message,
@@ -92,28 +121,43 @@ class Inbox:
             trust=arrival.trust,
             terms=self._terms,
         )
-        return Entry(arrival, mailbox, made)
 
 
 def store(connection: sa.Connection, entry: Entry, now: datetime) -> None:
-    """Store one entry, unless the same message was stored for this mailbox before."""
+    """Store one entry with its copies, unless this mailbox has the same message already."""
     arrival, mailbox = entry.arrival, entry.mailbox
     if _is_duplicate(connection, entry):
         state = State.DISPATCHED
-    elif entry.view is not None:
-        records.store_received(connection, entry.view, now)
-        state = State.DISPATCHED
     else:
-        payload: dict[str, Any] = {
-            "message": str(arrival.message),
-            "recipient": str(mailbox),
-            "body": arrival.content.key,
-            "size": arrival.content.size,
-        }
-        destination = mailbox.key[:_DESTINATION_CHARACTERS]
-        queue.put(connection, NewJob("relay", payload, now, destination=destination), now)
-        state = State.PROCESSED
+        state = _put(connection, arrival, mailbox, entry.view, now, copy=False)
+        for each in entry.copies:
+            _put(connection, arrival, each.mailbox, each.view, now, copy=True)
     messages.set_recipient(connection, arrival.message, mailbox, state=state.value, now=now)
+
+
+def _put(
+    connection: sa.Connection,
+    arrival: Arrival,
+    mailbox: DirectAddress,
+    made: InboundView | None,
+    now: datetime,
+    *,
+    copy: bool,
+) -> State:
+    """Store the view, or the job that relays to a mail server."""
+    if made is not None:
+        records.store_received(connection, made, now)
+        return State.DISPATCHED
+    payload: dict[str, Any] = {
+        "message": str(arrival.message),
+        "recipient": str(mailbox),
+        "body": arrival.content.key,
+        "size": arrival.content.size,
+        **({"copy": True} if copy else {}),
+    }
+    destination = mailbox.key[:_DESTINATION_CHARACTERS]
+    queue.put(connection, NewJob("relay", payload, now, destination=destination), now)
+    return State.PROCESSED
 
 
 def trust_shown(

@@ -44,6 +44,7 @@ from gateway.transmission import Transmission
 from gateway.trust import Trust
 from gateway.worker import Done, Handler, Result, Retry
 from tests.helpers.pki import NOW, Ca
+from tests.helpers.places import FixedPlaces
 from trust_bundles import store
 from trust_bundles.anchors import Anchors
 from trust_bundles.policy import Direction as Way
@@ -455,7 +456,7 @@ async def open_agent(
     clock, discovery, keys, peers = Clock(), Discovery(), OurKeys(), Peers()
     mail_servers: set[DirectAddress] = set()
     bodies = SpoolBodies(database=database, folder=folder / "spool", clock=clock)
-    inbox = Inbox(has_mail_server=mail_servers.__contains__, terms=Terms())
+    inbox = Inbox(places=FixedPlaces(mail_servers), terms=Terms())
     notices = Notices(bodies=bodies, hostname=HOSTNAME)
     woken: list[None] = []
 

@@ -14,6 +14,7 @@ from gateway.edge_out import MailboxSender, MailServer
 from gateway.ports import Delivery
 from gateway.tls_policy import Demand
 from tests.helpers.mail_servers import Dovecot, dovecot
+from tests.helpers.places import FixedServers
 
 ANNA = parse_address("anna@a.example")
 JONES = "drjones@b.example"
@@ -29,7 +30,7 @@ def server() -> Iterator[Dovecot]:
 
 async def send(server: Dovecot, *recipients: str, content: bytes, null: bool = False) -> Delivery:
     servers = {"*": MailServer(*server.lmtp, lmtp=True, tls=Demand.NONE)}
-    sender = MailboxSender(hostname="gw.b.example", servers=servers)
+    sender = MailboxSender(hostname="gw.b.example", servers=FixedServers(servers))
     try:
         return await sender.send(
             domain="b.example",

@@ -17,6 +17,7 @@ from gateway.smtp_client import Timeouts
 from gateway.tls_policy import Demand
 from tests.helpers.listeners import HOST, listening
 from tests.helpers.memory_reception import MemoryReception
+from tests.helpers.places import FixedServers
 from tests.helpers.scripted_smtp import HANG_UP, ScriptedServer, serving
 from tests.helpers.tls import server_certificate
 
@@ -31,7 +32,9 @@ LOGIN = Credentials("ehr", "secret")
 async def send(
     servers: Mapping[str, MailServer], *recipients: DirectAddress, anchors: Path | None = None
 ) -> Delivery:
-    sender = MailboxSender(hostname="gw", servers=servers, anchors=anchors, timeouts=QUICK)
+    sender = MailboxSender(
+        hostname="gw", servers=FixedServers(servers), anchors=anchors, timeouts=QUICK
+    )
     try:
         return await sender.send(
             domain="drjones@b.example",
@@ -134,22 +137,6 @@ async def test_a_wrong_password_is_worth_another_try() -> None:
         (attempt,) = (await send({"*": server})).attempts
     assert attempt.reason is Reason.BACKBONE_UNAVAILABLE
     assert "guess" not in attempt.reply
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [("drjones@b.example", True), ("b.example", True), ("*", True), ("c.example", False)],
-)
-async def test_whose_server_it_is(name: str, *, found: bool) -> None:
-    sender = MailboxSender(hostname="gw", servers={name: MailServer("mail.b.example", 24)})
-    assert (sender.server_of(parse_address("DrJones@B.example")) is not None) is found
-
-
-async def test_the_narrowest_name_counts() -> None:
-    own, all_others = MailServer("own", 24), MailServer("others", 24)
-    sender = MailboxSender(hostname="gw", servers={"*": all_others, JONES.key: own})
-    assert sender.server_of(JONES) is own
-    assert sender.server_of(SMITH) is all_others
 
 
 async def test_a_mailbox_without_server_is_refused() -> None:

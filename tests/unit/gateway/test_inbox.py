@@ -8,12 +8,13 @@ from fhir_bridge.inbound import Trust as TrustShown
 from fhir_bridge.terms import Terms
 from gateway.inbox import Arrival, Inbox, store
 from gateway.judgement import Judgement
-from tests.helpers.agent import CHEN, DESK, RIVERA, Agent, identity, mail, our_ca, peer_ca
+from tests.helpers.agent import CHEN, DESK, GP, RIVERA, Agent, identity, mail, our_ca, peer_ca
 from tests.helpers.pki import NOW
+from tests.helpers.places import FixedPlaces
 from trust_bundles.decision import Decision
 
 TRUST = TrustShown("trusted", None, None, None, None, None, None, NOW)
-INBOX = Inbox(has_mail_server={DESK}.__contains__, terms=Terms())
+INBOX = Inbox(places=FixedPlaces({DESK}), terms=Terms())
 
 
 async def arrived(agent: Agent, content: bytes) -> tuple[UUID, Arrival]:
@@ -63,6 +64,19 @@ async def test_reader_with_a_mail_server_gets_a_job_to_relay(agent: Agent) -> No
         "body": arrival.content.key,
         "size": len(content),
     }
+
+
+async def test_pool_keeps_its_own_and_each_member_gets_a_copy_where_it_reads(agent: Agent) -> None:
+    content = mail(CHEN, RIVERA)
+    identifier, arrival = await arrived(agent, content)
+    pool = FixedPlaces({DESK}, {RIVERA: (DESK, GP), GP: (RIVERA,)})
+    entry = await Inbox(places=pool, terms=Terms()).entry(arrival, io.BytesIO(content), RIVERA)
+    assert entry.dispatched
+    await agent.database.write(lambda c: store(c, entry, NOW))
+    assert set(await agent.inbox(identifier)) == {RIVERA.key, GP.key}
+    assert (await agent.states(identifier))[RIVERA] == "dispatched"
+    [job] = [each for each in await agent.jobs() if each.kind == "relay"]
+    assert (job.destination, job.payload["copy"]) == (DESK.key, True)
 
 
 async def twice(agent: Agent, first: bytes, second: bytes) -> list[UUID]:
