@@ -10,8 +10,10 @@ Standards:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import BinaryIO, Final
 
@@ -24,6 +26,7 @@ from certs.cms.signed import SignedData, Signer, Verified
 from certs.errors import DirectError, Reason
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
+from gateway.ahead import WORTHWHILE_OCTETS, ahead
 from gateway.entity import SignedEntity
 from gateway.header import (
     Field,
@@ -39,7 +42,8 @@ from gateway.unsealed import Algorithms, Reading, Unsealed, VerifiedSigner
 
 __all__ = ["Opening"]
 
-_CHUNK_OCTETS: Final = 192 * 1024
+# Below what the C library gives back to the system, and asks for again, with every piece.
+_CHUNK_OCTETS: Final = 96 * 1024
 _SIGNATURE_OCTETS: Final = 4 * 1024 * 1024
 _PREAMBLE_OCTETS: Final = 1024
 _BOUNDARY_OCTETS: Final = 256  # RFC2046 5.1.1 says 70; longer ones are read
@@ -68,6 +72,7 @@ class Opening:
         self._identities = identities
         self._policy = policy
         self._reading = reading
+        self._large = False
         self._accepted = frozenset(d for d in Digest if d is not Digest.SHA1 or policy.allow_sha1)
 
     def run(self, message: BinaryIO) -> Unsealed | Reading:
@@ -76,6 +81,8 @@ class Opening:
         Raises:
             DirectError: as `gateway.smime.unseal`.
         """
+        self._large = message.seek(0, os.SEEK_END) >= WORTHWHILE_OCTETS
+        message.seek(0)
         outer = parse_header(read_header(message))
         _must_be_envelope(media_type(outer))
         body = _decoded(_chunks(message), transfer_encoding(outer))
@@ -127,8 +134,7 @@ class Opening:
         entity = self._entity(
             outer, _announced(kind.parameters.get("micalg", "")), both=window.line_end == b"\n"
         )
-        for piece in window.part(boundary):
-            entity.feed(piece)
+        self._feed(entity, window.part(boundary))
         signature = _signature(_whole(window.part(boundary), _SIGNATURE_OCTETS))
         if not window.closed:
             raise malformed("the signed message has more than two parts")
@@ -146,9 +152,13 @@ class Opening:
         if not data.enclosed:
             raise DirectError(Reason.SIGNATURE_INVALID, "an opaque signature encloses no content")
         entity = self._entity(outer, data.digests, both=False)
-        for piece in data.content():
-            entity.feed(piece)
+        self._feed(entity, data.content())
         return entity, data
+
+    def _feed(self, entity: SignedEntity, pieces: Iterator[Octets]) -> None:
+        with ahead(pieces) if self._large else nullcontext(pieces) as coming:
+            for piece in coming:
+                entity.feed(piece)
 
     def _entity(
         self, outer: tuple[Field, ...], announced: frozenset[Digest], *, both: bool

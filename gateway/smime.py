@@ -12,6 +12,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO, Final
@@ -28,6 +29,7 @@ from certs.cms.signed import Signed, digests_for, sign
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from certs.ports import Writable
+from gateway.ahead import WORTHWHILE_OCTETS, ahead
 from gateway.opening import Opening
 from gateway.transfer import base64_lines, base64_octets
 from gateway.unsealed import Algorithms, Reading, Unsealed
@@ -92,8 +94,10 @@ def seal(
     signed = sign(digests, signers, wanted=options.digest, pss=options.pss, now=now)
     frame = _Frame.of(size, signed, digests, recipients, boundary, options)
     out.write(outer + frame.header)
-    for piece in base64_lines(frame.envelope.encrypt(frame.entity(content))):
-        out.write(piece)
+    encrypted = frame.envelope.encrypt(frame.entity(content))
+    with ahead(encrypted) if size >= WORTHWHILE_OCTETS else nullcontext(encrypted) as pieces:
+        for piece in base64_lines(pieces):
+            out.write(piece)
     return Algorithms(
         digest="+".join(digest.value for digest in digests),
         signature="+".join(dict.fromkeys(kind.value for kind in signed.signatures)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import binascii
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final, Protocol
 
 import pybase64
@@ -128,12 +129,14 @@ class _Base64:
         if len(text) - whole > _LONGEST_LINE:
             whole = len(text)  # There is no line to wait for.
         self._line = text[whole:]
-        if not self._quantum and not self._ended and text.find(b"=", 0, whole) < 0:
-            # Lines of whole quanta, as everybody writes them, need no cleaning first.
-            try:
-                return pybase64.b64decode(memoryview(text)[:whole])
-            except binascii.Error:
-                pass
+        # Lines of whole quanta, as everybody writes them, need no cleaning first. Padding is in
+        # the last one.
+        padding = text.find(b"=", 0, whole)
+        simple = whole if padding < 0 else text.rfind(b"\n", 0, padding) + 1
+        if simple and not self._quantum and not self._ended:
+            with suppress(binascii.Error):
+                decoded = pybase64.b64decode(memoryview(text)[:simple])
+                return decoded + self._decode(text[simple:whole]) if simple < whole else decoded
         return self._decode(text[:whole])
 
     def finish(self) -> Octets:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.cms import der
 from certs.cms.algorithms import DATA, ContentEncryption, Digest, known_digest
-from certs.cms.ber import Element, canonical, children, octets, walk
+from certs.cms.ber import Element, canonical, children, leading, octets
 from certs.errors import DirectError, Reason
 
 __all__ = ["SIGNED_ATTRIBUTES", "SignedAttributes", "encode_attributes", "parse_attributes"]
@@ -36,6 +36,7 @@ _SIGNING_CERTIFICATE: Final = der.oid("1.2.840.113549.1.9.16.2.12")
 _SIGNING_CERTIFICATE_V2: Final = der.oid("1.2.840.113549.1.9.16.2.47")
 
 ATTRIBUTES: Final = 32
+CAPABILITIES: Final = 256
 
 # RFC8551 2.5.2: what we can decrypt, the preferred first.
 _OFFERED: Final = (
@@ -162,8 +163,9 @@ def _capabilities(value: Element | None) -> frozenset[ContentEncryption]:
     if value is None:
         return frozenset()
     try:
-        named = {next(walk(part.content)).encoded for part in walk(value.content)}
-    except (DirectError, StopIteration):
+        parts = children(value.content, limit=CAPABILITIES)
+        named = {first.encoded for part in parts for first in leading(part.content, 1)}
+    except DirectError:
         return frozenset()
     return frozenset(cipher for cipher in ContentEncryption if cipher.oid in named)
 

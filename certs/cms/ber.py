@@ -13,7 +13,6 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
 from certs.cms import der
@@ -25,9 +24,9 @@ __all__ = [
     "Reader",
     "canonical",
     "children",
+    "leading",
     "malformed",
     "octets",
-    "walk",
 ]
 
 Octets = bytes | bytearray | memoryview
@@ -44,6 +43,8 @@ GATHERED_OCTETS: Final = 64 * 1024
 
 _CONSTRUCTED: Final = 0x20
 _END_OF_CONTENTS: Final = b"\x00\x00"
+# What a NamedTuple's own constructor calls; a hundred are made of every message.
+_new: Final = tuple.__new__
 
 
 class _Header(NamedTuple):
@@ -67,14 +68,27 @@ def malformed(detail: str) -> DirectError:
     return DirectError(Reason.MESSAGE_MALFORMED, detail)
 
 
-def walk(content: bytes) -> Iterator[Element]:
-    """Yield the elements that `content`, of an element from `Reader.element`, consists of.
+def children(content: bytes, *, limit: int = 64) -> list[Element]:
+    """Return the elements that `content`, of an element from `Reader.element`, consists of.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED; they do not fill it exactly.
+        DirectError: MESSAGE_MALFORMED; they do not fill it exactly, or are more than `limit`.
     """
+    found = leading(content, limit + 1)
+    if len(found) > limit:
+        raise malformed(f"more than {limit} elements in one place")
+    return found
+
+
+def leading(content: bytes, count: int) -> list[Element]:
+    """Return the first `count` elements of `content`, or as many as there are.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED; one of them does not end within `content`.
+    """
+    found: list[Element] = []
     at, end = 0, len(content)
-    while at < end:
+    while at < end and len(found) < count:
         # Most headers are of two octets; a call for each would be a third of all the time here.
         tag, length, start = content[at], content[at + 1] if at + 1 < end else 0x80, at + 2
         if length >= 0x80 or tag & 0x1F == 0x1F:
@@ -85,19 +99,8 @@ def walk(content: bytes) -> Iterator[Element]:
         stop = start + length
         if stop > end:
             raise malformed("an element runs over the end of its container")
-        yield Element(tag, content[start:stop], content[at:stop])
+        found.append(_new(Element, (tag, content[start:stop], content[at:stop])))
         at = stop
-
-
-def children(content: bytes, *, limit: int = 64) -> list[Element]:
-    """Return what `walk` yields.
-
-    Raises:
-        DirectError: MESSAGE_MALFORMED; also where there are more than `limit` elements.
-    """
-    found = list(islice(walk(content), limit + 1))
-    if len(found) > limit:
-        raise malformed(f"more than {limit} elements in one place")
     return found
 
 
@@ -292,12 +295,13 @@ class Reader:
         # The longest header is one identifier, one length and LENGTH_OCTETS more octets.
         if len(self._buffer) - self._at < 2 + LENGTH_OCTETS:
             self._fill(2 + LENGTH_OCTETS)
-        tag, length, start = _header(self._buffer, self._at)
-        encoded = self._buffer[self._at : start]
+        at = self._at
+        tag, length, start = _header(self._buffer, at)
+        encoded = self._buffer[at:start]
         self._at = start
         if self._end is not None and self._before + start + (length or 0) > self._end:
             raise malformed("an element runs over the end of its container")
-        return _Header(tag, length, encoded)
+        return _new(_Header, (tag, length, encoded))
 
     def _look(self, count: int) -> bytes:
         if len(self._buffer) - self._at < count:

@@ -11,14 +11,14 @@ Standards:
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import islice
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from certs.cms import der
-from certs.cms.ber import Element, children, malformed, octets, walk
+from certs.cms.ber import Element, children, leading, malformed, octets
 from certs.errors import DirectError
 
 __all__ = ["Comparable", "comparable", "issuer_and_serial", "key_identifier", "named"]
@@ -39,15 +39,14 @@ _UNREADABLE: Final = (x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
 _KEY_IDENTIFIER: Final = der.context(0, constructed=False)
 
 
+@lru_cache(maxsize=256)  # our own certificates, and those of busy peers
 def issuer_and_serial(certificate: x509.Certificate) -> bytes:
     """Return the encoded IssuerAndSerialNumber of `certificate`."""
-    (body,) = walk(certificate.tbs_certificate_bytes)
+    (body,) = children(certificate.tbs_certificate_bytes, limit=1)
     # RFC5280 4.1: version [0] (absent in v1), serialNumber, signature, issuer.
-    fields = walk(body.content)
-    serial = next(fields)
-    serial = next(fields) if serial.tag == _VERSION else serial
-    _signature, issuer = islice(fields, 2)
-    return der.sequence(issuer.encoded, serial.encoded)
+    fields = leading(body.content, 4)
+    first = 1 if fields[0].tag == _VERSION else 0
+    return der.sequence(fields[first + 2].encoded, fields[first].encoded)
 
 
 def key_identifier(certificate: x509.Certificate) -> bytes | None:
@@ -70,7 +69,7 @@ def comparable(name: bytes) -> Comparable | None:
     case (T-37). RFC5280 7.1 compares names without regard to either.
     """
     try:
-        (whole,) = walk(name)
+        (whole,) = children(name, limit=1)
         issuer, serial = children(whole.content, limit=2)
         names = (children(relative.content) for relative in children(issuer.content))
         values = tuple(frozenset(map(_value, attributes)) for attributes in names)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from cryptography import x509
@@ -37,7 +38,7 @@ from certs.cms.ber import Element, children, malformed, octets
 from certs.cms.names import comparable, issuer_and_serial, key_identifier, named
 from certs.identity import Identity
 
-__all__ = ["Recipient", "Wrapped", "find", "wrap"]
+__all__ = ["Ours", "Recipient", "Wrapped", "find", "key_agreement_name", "wrap"]
 
 _RSA: Final = der.oid("1.2.840.113549.1.1.1")
 _OAEP: Final = der.oid("1.2.840.113549.1.1.7")
@@ -124,7 +125,7 @@ def find(infos: Element, identities: Sequence[Identity]) -> Recipient | None:
     found = children(infos.content, limit=RECIPIENTS)
     if not found:
         raise malformed("the envelope has no recipients")
-    ours = _Ours(identities)
+    ours = Ours(identities)
     for info in found:
         if info.tag == _KEY_TRANSPORT:
             recipient = _transported(children(info.content, limit=4), ours)
@@ -137,7 +138,7 @@ def find(infos: Element, identities: Sequence[Identity]) -> Recipient | None:
     return None
 
 
-class _Ours:
+class Ours:
     """Our identities by both their names; key identifiers are worked out where asked for."""
 
     def __init__(self, identities: Sequence[Identity]) -> None:
@@ -145,6 +146,11 @@ class _Ours:
         self._by_serial = {issuer_and_serial(i.certificate): i for i in identities}
 
     def named(self, identifier: Element) -> Identity | None:
+        """Return the identity that `identifier` names, None where it is none of ours.
+
+        Raises:
+            DirectError: MESSAGE_MALFORMED; it is no name.
+        """
         by_serial, by_key = named(identifier)
         if by_serial is not None:
             return self._by_serial.get(by_serial) or self._by_value(by_serial)
@@ -158,7 +164,7 @@ class _Ours:
         return next((i for own, i in self._by_serial.items() if comparable(own) == value), None)
 
 
-def _transported(fields: list[Element], ours: _Ours) -> Recipient | None:
+def _transported(fields: list[Element], ours: Ours) -> Recipient | None:
     # KeyTransRecipientInfo ::= SEQUENCE { version, rid, keyEncryptionAlgorithm, encryptedKey }
     if len(fields) != 4:
         raise malformed("a key-transport recipient does not parse")
@@ -169,7 +175,7 @@ def _transported(fields: list[Element], ours: _Ours) -> Recipient | None:
     return Recipient(identity, name, octets(fields[3]), transport=oaep)
 
 
-def _agreed(fields: list[Element], ours: _Ours) -> Recipient | None:
+def _agreed(fields: list[Element], ours: Ours) -> Recipient | None:
     # KeyAgreeRecipientInfo ::= SEQUENCE { version, originator [0], ukm [1] OPTIONAL,
     #     keyEncryptionAlgorithm, recipientEncryptedKeys }
     if len(fields) not in (4, 5):
@@ -178,7 +184,7 @@ def _agreed(fields: list[Element], ours: _Ours) -> Recipient | None:
         parts = children(entry.content, limit=2)
         if len(parts) != 2:
             raise malformed("a key-agreement recipient does not parse")
-        identity = ours.named(_key_agreement_name(parts[0]))
+        identity = ours.named(key_agreement_name(parts[0]))
         if identity is not None:
             agreement = agreement_of(fields[1:-1])
             name = agreement_name(identity.certificate.public_key())
@@ -186,7 +192,12 @@ def _agreed(fields: list[Element], ours: _Ours) -> Recipient | None:
     return None
 
 
-def _key_agreement_name(identifier: Element) -> Element:
+def key_agreement_name(identifier: Element) -> Element:
+    """Return the name in a KeyAgreeRecipientIdentifier, in the form that key transport has.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED.
+    """
     # KeyAgreeRecipientIdentifier: rKeyId [0] is a SEQUENCE whose first field is the identifier.
     if identifier.tag != der.context(0):
         return identifier
@@ -206,8 +217,7 @@ def _encode_transport(transport: KeyTransport) -> tuple[bytes, padding.OAEP | No
         hashed = der.sequence(digest.oid, der.NULL)
         parameters = der.tlv(der.context(0), hashed)
         parameters += der.tlv(der.context(1), der.sequence(MGF1, hashed))
-    scheme = padding.OAEP(padding.MGF1(digest.hash), digest.hash, None)
-    return der.sequence(_OAEP, der.sequence(parameters)), scheme
+    return der.sequence(_OAEP, der.sequence(parameters)), _oaep(digest, digest)
 
 
 def _decode_transport(algorithm: Algorithm) -> tuple[str, padding.OAEP | None]:
@@ -232,8 +242,15 @@ def _decode_transport(algorithm: Algorithm) -> tuple[str, padding.OAEP | None]:
             label = _label(values[0])
         else:
             raise refused("the parameters of RSA-OAEP are not ones we know")
-    scheme = padding.OAEP(padding.MGF1(mask.hash), hashed.hash, label or None)
+    scheme = _oaep(hashed, mask)
+    if label:
+        scheme = padding.OAEP(padding.MGF1(mask.hash), hashed.hash, label)
     return f"rsa-oaep-{hashed.value}", scheme
+
+
+@cache
+def _oaep(hashed: Digest, mask: Digest) -> padding.OAEP:
+    return padding.OAEP(padding.MGF1(mask.hash), hashed.hash, None)
 
 
 def _label(element: Element) -> bytes:
