@@ -27,7 +27,7 @@ from certs.errors import Reason
 from certs.evidence import Evidence, Found, Level, Step
 from certs.memory import Kept, Memory
 from certs.policy import CertificatePolicy
-from certs.ports import Clock, Database
+from certs.ports import Clock, Database, Kind, Stored
 from certs.tables import cached
 
 __all__ = [
@@ -45,7 +45,6 @@ LONGEST_NEGATIVE: Final = timedelta(minutes=5)
 FAILURE: Final = timedelta(seconds=10)
 ADDRESSES: Final = 10_000  # in memory; the database has no limit
 DISCOVERY: Final = "discovery"
-CRL: Final = "crl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +108,19 @@ class CachingDirectory:
 
 
 class DatabaseArchive:
-    """Implements `certs.revocation_source.Archive`: the last good CRLs, across restarts."""
+    """Implements `certs.ports.Archive`: what was fetched for chains, across restarts."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def last_good(self, url: str) -> tuple[bytes, datetime] | None:
-        """Return the list last stored for `url`, and until when it was to be used."""
-        entry = await self._database.read(lambda c: load(c, CRL, url))
-        return (entry.value, entry.expires_at) if entry else None
+    async def last_good(self, kind: Kind, key: str) -> Stored | None:
+        """Return what was last stored under `key`, also where its time is over."""
+        entry = await self._database.read(lambda c: load(c, kind.value, key))
+        return Stored(entry.value, entry.stored_at, entry.expires_at) if entry else None
 
-    async def store(self, url: str, content: bytes, now: datetime, until: datetime) -> None:
-        """Keep a list in the place of the one before it."""
-        entry = Entry(CRL, url, content, now, until)
+    async def store(self, kind: Kind, key: str, stored: Stored) -> None:
+        """Keep an answer in the place of the one before it."""
+        entry = Entry(kind.value, key, stored.content, stored.since, stored.until)
         await self._database.write(lambda c: save(c, entry))
 
 

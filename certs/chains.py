@@ -22,12 +22,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.binding import binding_of
-from certs.cert_files import FILE_OCTETS, certificates_in
 from certs.errors import DirectError
 from certs.evidence import Evidence, Revocation
-from certs.http_client import HttpClient
+from certs.issuer_source import IssuerSource
 from certs.issuers import IssuerIndex, signed_by
-from certs.locations import issuer_urls
 from certs.memory import Kept, Memory
 from certs.path import CANDIDATES, Path, find_path
 from certs.policy import CertificatePolicy
@@ -40,9 +38,6 @@ LEVELS: Final = 5  # AS-082
 LEAVES: Final = 10  # whose chains are completed, of one address
 KEPT: Final = timedelta(minutes=1)  # before the same chains are looked through again
 CHAINS_KEPT: Final = 10_000
-ISSUERS_FOR: Final = timedelta(days=1)
-ISSUERS_KEPT: Final = 1000
-FETCH_S: Final = 5.0
 DEADLINE_S: Final = 20.0  # for the chains and revocation of one address
 
 
@@ -55,11 +50,10 @@ class _Gathered:
 class Chains:
     """Completes evidence. `complete` never raises for what it could not fetch."""
 
-    def __init__(self, *, http: HttpClient, revocation: RevocationSource) -> None:
-        self._http = http
+    def __init__(self, *, issuers: IssuerSource, revocation: RevocationSource) -> None:
+        self._issuers = issuers
         self._revocation = revocation
         self._kept: Memory[_Gathered] = Memory(CHAINS_KEPT)
-        self._issuers: Memory[Sequence[x509.Certificate]] = Memory(ISSUERS_KEPT)
 
     async def complete(
         self,
@@ -94,8 +88,10 @@ class Chains:
         path = await work.path(leaf)
         if path is None and await self._climb(work, leaf):
             path = await work.path(leaf)
-        if path is not None and path.certificates[0] != path.anchor:
-            work.answers.append(await self._revocation.answers_for(path, now=work.now))
+        if path is None or path.certificates[0] == path.anchor:
+            return
+        await self._issuers.led_to_anchor(path, work.now)
+        work.answers.append(await self._revocation.answers_for(path, now=work.now))
 
     async def _climb(self, work: _Work, leaf: x509.Certificate) -> bool:
         """Fetch what is missing between `leaf` and an anchor; say whether anything was."""
@@ -106,26 +102,15 @@ class Chains:
                 return fetched
             issuer = _issuer_in(IssuerIndex(work.intermediates), below)
             if issuer is None:
-                issuer = _issuer_in(IssuerIndex(await self._fetch(below, work.now)), below)
+                issuer = _issuer_in(
+                    IssuerIndex(await self._issuers.named_by(below, work.now)), below
+                )
                 fetched = True
             if issuer is None:
                 return False
             work.add(issuer)
             below = issuer
         return fetched
-
-    async def _fetch(self, below: x509.Certificate, now: datetime) -> Sequence[x509.Certificate]:
-        for url in issuer_urls(below):
-            kept = await self._issuers.get(url, now, partial(self._fetch_one, url, now))
-            if kept.answer is not None:
-                return kept.answer
-        return ()
-
-    async def _fetch_one(self, url: str, now: datetime) -> Kept[Sequence[x509.Certificate]]:
-        # Anybody can send mail that names a slow server here: it is given little time, and a
-        # failure is remembered for all who name it.
-        content = await self._http.get(url, limit_octets=FILE_OCTETS, deadline_s=FETCH_S)
-        return Kept(certificates_in(content), now, now + ISSUERS_FOR)
 
 
 class _Work:

@@ -31,10 +31,12 @@ from certs.dns_client import DNS_PORT, LIFETIME_S, DnsClient
 from certs.errors import DirectError
 from certs.evidence import Evidence
 from certs.http_client import HttpClient
+from certs.issuer_source import IssuerSource
 from certs.ldap_cert import servers_in_order
 from certs.ldap_client import LdapClient
 from certs.policy import CertificatePolicy
-from certs.revocation_source import Archive, RevocationSource
+from certs.ports import Archive
+from certs.revocation_source import RevocationSource
 
 __all__ = ["LiveDirectory", "open_directory"]
 
@@ -59,8 +61,9 @@ class LiveDirectory:
         self._dns = dns
         self._ldap = ldap
         self._http = http
-        source = RevocationSource(http=http, archive=archive)
-        self._chains = Chains(http=http, revocation=source)
+        self._revocation = RevocationSource(http=http, archive=archive)
+        issuers = IssuerSource(http=http, archive=archive)
+        self._chains = Chains(issuers=issuers, revocation=self._revocation)
 
     async def evidence_for(self, address: DirectAddress) -> Evidence:
         """Return all that can be learnt about `address`; a failed look-up is evidence too."""
@@ -91,6 +94,10 @@ class LiveDirectory:
         For certificates that were found and for those a message carried, alike.
         """
         return await self._chains.complete(evidence, anchors, now=now, policy=policy)
+
+    async def fetch_ahead(self, now: datetime) -> None:
+        """Fetch anew the revocation lists that are in use and about to run out."""
+        await self._revocation.fetch_ahead(now)
 
     async def _ask(self, query: Query) -> Answer:
         start = monotonic()
@@ -155,7 +162,8 @@ async def open_directory(
     """Open a directory that asks `resolver` (address and port), or the system's where None.
 
     `allow_private` lets strangers' records lead into loopback and private networks, as they do in
-    a sandbox or an isolated network. `archive` keeps CRLs across restarts.
+    a sandbox or an isolated network. `archive` keeps CRLs, OCSP answers and
+    issuers across restarts.
     `deadline_s` is in seconds, for everything that is asked about one address.
     """
     dns = DnsClient(

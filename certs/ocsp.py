@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs.errors import DirectError
+from certs.errors import DirectError, Reason
 from certs.issuers import signed_by
 from certs.profile import extensions_of, valid_at
 from certs.signatures import Parameters, verifies
 
-__all__ = ["Status", "fresh_until", "request_for", "status_in"]
+__all__ = ["Status", "fresh_until", "read_answer", "request_for", "status_in"]
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
 LONGEST_WITHOUT_NEXT_UPDATE: Final = timedelta(days=1)
@@ -40,6 +40,18 @@ class Status(Enum):
     GOOD = "good"
     REVOKED = "revoked"
     UNKNOWN = "unknown"
+
+
+def read_answer(data: bytes) -> ocsp.OCSPResponse:
+    """Return the answer in `data`, in DER.
+
+    Raises:
+        DirectError: REVOCATION_UNKNOWN; it does not parse.
+    """
+    try:
+        return ocsp.load_der_ocsp_response(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP answer does not parse") from None
 
 
 def request_for(cert: x509.Certificate, issuer: x509.Certificate) -> bytes:

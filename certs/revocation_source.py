@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from cryptography import x509
 from cryptography.x509 import ocsp
@@ -24,42 +24,38 @@ from certs.evidence import Revocation
 from certs.http_client import HttpClient
 from certs.issuers import sha256_of
 from certs.locations import crl_urls, ocsp_urls
-from certs.memory import RETRY, Kept, Memory
-from certs.ocsp import Status, fresh_until, request_for, status_in
+from certs.memory import RETRY
+from certs.ocsp import Status, fresh_until, read_answer, request_for, status_in
 from certs.path import Path
+from certs.ports import Archive, Kind
+from certs.remembered import Fetched, Remembered
 
-__all__ = ["Archive", "RevocationSource"]
+__all__ = ["RevocationSource"]
 
 CRLS: Final = 512  # kept
 OCSP_ANSWERS: Final = 10_000  # kept
 OCSP_OCTETS: Final = 64 * 1024
 LONGEST: Final = timedelta(hours=1)  # kept without asking again, whatever nextUpdate says
 FETCH_S: Final = 10.0
-ARCHIVED_OCTETS: Final = 16 * 1024 * 1024
 
 _MEDIA_TYPE: Final = "application/ocsp-request"
 
 
-class Archive(Protocol):
-    """Keeps CRLs where a restart does not lose them."""
-
-    async def last_good(self, url: str) -> tuple[bytes, datetime] | None:
-        """Return the list last stored for `url`, and until when it was to be used."""
-        ...
-
-    async def store(self, url: str, content: bytes, now: datetime, until: datetime) -> None:
-        """Keep a list in the place of the one before it."""
-        ...
-
-
 class RevocationSource:
-    """Fetches and keeps revocation answers; CRLs also in the archive, where there is one."""
+    """Fetches and keeps revocation answers; across restarts where there is an archive."""
 
     def __init__(self, *, http: HttpClient, archive: Archive | None = None) -> None:
         self._http = http
-        self._archive = archive
-        self._crls: Memory[Crl] = Memory(CRLS)
-        self._ocsp: Memory[ocsp.OCSPResponse] = Memory(OCSP_ANSWERS)
+        self._crls = Remembered(Kind.CRL, size=CRLS, archive=archive, read=read_crl)
+        self._ocsp = Remembered(Kind.OCSP, size=OCSP_ANSWERS, archive=archive, read=read_answer)
+
+    async def fetch_ahead(self, now: datetime) -> None:
+        """Fetch anew the lists that are in use and about to run out.
+
+        Answers of responders are fetched ahead only when they are asked for: a responder need not
+        learn whom we might write to.
+        """
+        await self._crls.fetch_ahead(now)
 
     async def answers_for(self, path: Path, *, now: datetime) -> Revocation:
         """Return what could be learnt about every certificate of `path`, unjudged."""
@@ -92,7 +88,7 @@ class RevocationSource:
         crls: list[Crl] = []
         unreachable: list[str] = []
         for url in crl_urls(cert):
-            kept = await self._crls.get(url, now, partial(self._crl, url, issuer, now))
+            kept = await self._crls.get(url, now, partial(self._fetch_crl, url, issuer))
             crls += [kept.answer] if kept.answer else []
             unreachable += [url] if kept.failure else []
         return Revocation(tuple(crls), (), tuple(unreachable), now)
@@ -103,30 +99,15 @@ class RevocationSource:
         unreachable: list[str] = []
         for url in ocsp_urls(cert):
             key = f"{sha256_of(cert).hex()} {url}"
-            kept = await self._ocsp.get(key, now, partial(self._ask, url, cert, issuer, now))
+            kept = await self._ocsp.get(key, now, partial(self._ask, url, cert, issuer))
+            unreachable += [url] if kept.failure else []
             if kept.answer is not None:
                 return Revocation((), (kept.answer,), tuple(unreachable), now)
-            unreachable.append(url)
         return Revocation((), (), tuple(unreachable), now)
-
-    async def _crl(self, url: str, issuer: x509.Certificate, now: datetime) -> Kept[Crl]:
-        old = self._crls.last(url)
-        stored = await self._archive.last_good(url) if self._archive and old is None else None
-        if stored is not None:
-            old = await asyncio.to_thread(read_crl, stored[0])
-            if now < stored[1]:
-                return Kept(old, now, stored[1])
-        try:
-            return await self._fetch_crl(url, issuer, old, now)
-        except DirectError as error:
-            if old is None:
-                raise
-            # K-06: the last good list serves on while there is no better one to be had.
-            return Kept(old, now, now + RETRY, error.detail)
 
     async def _fetch_crl(
         self, url: str, issuer: x509.Certificate, old: Crl | None, now: datetime
-    ) -> Kept[Crl]:
+    ) -> Fetched[Crl]:
         data = await self._http.get(
             url,
             limit_octets=CRL_OCTETS,
@@ -138,17 +119,19 @@ class RevocationSource:
         _no_worse(crl, old, issuer, signed=signed)
         if not signed:
             # Another key of the CA may have signed it, or somebody on the way: ask again soon.
-            return Kept(crl, now, now + RETRY)
+            return Fetched(crl, data, now + RETRY, lasting=False)
         # AS-088: some lists live for a second. Asking again every minute is often enough.
         ends = max(crl.next_update or now + LONGEST, now + RETRY)
-        until = min(ends, now + LONGEST)
-        if self._archive is not None and len(data) <= ARCHIVED_OCTETS:
-            await self._archive.store(url, data, now, until)
-        return Kept(crl, now, until)
+        return Fetched(crl, data, min(ends, now + LONGEST))
 
     async def _ask(
-        self, url: str, cert: x509.Certificate, issuer: x509.Certificate, now: datetime
-    ) -> Kept[ocsp.OCSPResponse]:
+        self,
+        url: str,
+        cert: x509.Certificate,
+        issuer: x509.Certificate,
+        old: ocsp.OCSPResponse | None,
+        now: datetime,
+    ) -> Fetched[ocsp.OCSPResponse]:
         data = await self._http.post(
             url,
             request_for(cert, issuer),
@@ -157,13 +140,11 @@ class RevocationSource:
             deadline_s=FETCH_S,
             failure=Reason.REVOCATION_UNKNOWN,
         )
-        try:
-            answer = ocsp.load_der_ocsp_response(data)
-        except ValueError:
-            raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP answer does not parse") from None
+        answer = read_answer(data)
         if status_in(answer, cert, issuer, now) is Status.UNKNOWN:
             raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP responder knows no answer")
-        return Kept(answer, now, min(fresh_until(answer) or now + LONGEST, now + LONGEST))
+        ends = max(fresh_until(answer) or now + LONGEST, now + RETRY)
+        return Fetched(answer, data, min(ends, now + LONGEST))
 
 
 def _no_worse(new: Crl, old: Crl | None, issuer: x509.Certificate, *, signed: bool) -> None:
