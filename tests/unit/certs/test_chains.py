@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509 import ocsp
 
 from certs.address import parse_address
-from certs.cache import DatabaseArchive
+from certs.cache import DatabaseArchive, list_entries
 from certs.directory import LiveDirectory, open_directory
-from certs.errors import Reason
+from certs.errors import DirectError, Reason
 from certs.evidence import Evidence, Found, Level
 from certs.issue import Locations
 from certs.policy import CertificatePolicy
-from certs.ports import Database
+from certs.ports import Database, Kind, Stored
 from tests.helpers.pki import NOW, Ca, der, pem
 from tests.helpers.web import Exchange, Web, web
 from trust_bundles.decision import Decision, decide
@@ -284,3 +284,109 @@ async def test_list_of_an_unknown_key_is_asked_for_again_soon(
         evidence = await directory.complete(found, anchors, now=now, policy=POLICY)
     decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=now)
     assert decision.reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_responders_answer_survives_a_restart(site: Web, sqlite_database: Database) -> None:
+    """While it is fresh nobody is asked; a revocation counts however old it is (AS-088)."""
+    where = Locations(ocsp=(site.url("/ocsp"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    answer = ROOT.ocsp(leaf, ocsp.OCSPCertStatus.REVOKED).public_bytes(Encoding.DER)
+    site.files["/ocsp"] = answer
+    reasons = [
+        await reason_after_restart(sqlite_database, leaf, NOW + age)
+        for age in (timedelta(0), timedelta(minutes=30), timedelta(days=7))
+    ]
+    assert reasons == [Reason.CERTIFICATE_REVOKED] * 3
+    # Its hour is over by the third time only.
+    assert site.asked == ["/ocsp", "/ocsp"]
+
+
+async def test_issuer_survives_a_restart(site: Web, sqlite_database: Database) -> None:
+    middle = Ca.create("Middle", parent=ROOT)
+    where = Locations(issuers=(site.url("/middle"),))
+    leaf = middle.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/middle"] = der(middle.certificate)
+    assert await reason_after_restart(sqlite_database, leaf, NOW) is None
+    site.files.clear()
+    assert await reason_after_restart(sqlite_database, leaf, NOW + timedelta(hours=1)) is None
+    assert site.asked == ["/middle"]
+    # A day on it is asked for again; the last good one serves where nobody answers.
+    assert await reason_after_restart(sqlite_database, leaf, NOW + timedelta(days=2)) is None
+    assert site.asked == ["/middle", "/middle"]
+
+
+async def test_what_led_to_no_anchor_is_not_written_down(
+    site: Web, sqlite_database: Database
+) -> None:
+    """Anybody can send mail that names an issuer: it may not fill the database."""
+    stranger = Ca.create("Stranger")
+    middle = Ca.create("Middle", parent=stranger)
+    where = Locations(issuers=(site.url("/middle"),), crls=(site.url("/crl"),))
+    leaf = middle.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/middle"] = der(middle.certificate)
+    assert await reason_after_restart(sqlite_database, leaf, NOW) is Reason.NOT_TRUSTED
+    assert site.asked == ["/middle"]
+    assert await sqlite_database.read(lambda c: list_entries(c, 10)) == []
+
+
+async def test_list_in_use_is_fetched_before_it_runs_out(
+    site: Web, directory: LiveDirectory
+) -> None:
+    """A message that comes when the hour is over finds the new list there already."""
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    found, anchors = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),)), [ROOT.certificate]
+    site.files["/crl"] = ROOT.crl().public_bytes(Encoding.DER)
+    await directory.complete(found, anchors, now=NOW, policy=POLICY)
+    await directory.fetch_ahead(NOW + timedelta(minutes=30))
+    assert site.asked == ["/crl"]
+    later = NOW + timedelta(minutes=70)
+    site.files["/crl"] = ROOT.crl([leaf], this_update=NOW).public_bytes(Encoding.DER)
+    await directory.fetch_ahead(later)
+    assert site.asked == ["/crl", "/crl"]
+    site.files.clear()
+    evidence = await directory.complete(found, anchors, now=later, policy=POLICY)
+    assert evidence.revocation.unreachable == ()
+    decision = decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=later)
+    assert decision.reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_list_that_nobody_asks_for_any_more_is_left_alone(
+    site: Web, directory: LiveDirectory
+) -> None:
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/crl"] = ROOT.crl().public_bytes(Encoding.DER)
+    found = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),))
+    await directory.complete(found, [ROOT.certificate], now=NOW, policy=POLICY)
+    await directory.fetch_ahead(NOW + timedelta(days=2))
+    assert site.asked == ["/crl"]
+
+
+class FullDisk:
+    """An archive that can be read no more than written."""
+
+    async def last_good(self, kind: Kind, key: str) -> Stored | None:
+        raise DirectError(Reason.INTERNAL, "disk full")
+
+    async def store(self, kind: Kind, key: str, stored: Stored) -> None:
+        raise DirectError(Reason.INTERNAL, "disk full")
+
+
+async def test_broken_archive_takes_no_answer_away(site: Web) -> None:
+    where = Locations(crls=(site.url("/crl"),))
+    leaf = ROOT.issue(address=str(ADDRESS), locations=where).certificate
+    site.files["/crl"] = ROOT.crl([leaf]).public_bytes(Encoding.DER)
+    silent = ("127.0.0.1", 1)
+    async with open_directory(resolver=silent, allow_private=True, archive=FullDisk()) as opened:
+        assert (await decided(opened, leaf)).reason is Reason.CERTIFICATE_REVOKED
+
+
+async def reason_after_restart(
+    database: Database, leaf: x509.Certificate, now: datetime
+) -> Reason | None:
+    found, anchors = Evidence(ADDRESS, (Found(leaf, Level.DNS_ADDRESS),)), [ROOT.certificate]
+    archive, silent = DatabaseArchive(database), ("127.0.0.1", 1)
+    async with open_directory(resolver=silent, allow_private=True, archive=archive) as directory:
+        evidence = await directory.complete(found, anchors, now=now, policy=POLICY)
+    return decide(ADDRESS, evidence, anchors, purpose=Purpose.ENCRYPT, now=now).reason
