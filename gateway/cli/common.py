@@ -167,7 +167,12 @@ def grow(tree: Tree, name: str, value: object) -> None:
 
 
 def text(value: object) -> str:
-    """Return `value` as people read it: times in UTC to the second, nothing for None."""
+    """Return `value` as people read it: times in UTC to the second, nothing for None.
+
+    Much of what is shown was written by strangers: what could steer a terminal, or turn the order
+    of letters about, becomes a question mark.
+    """
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
-    return "" if value is None else str(value)
+    shown = "" if value is None else str(value)
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in shown)

@@ -5,6 +5,8 @@ Talks to the files it is given; to no database and no network. The JSON keys are
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -20,8 +22,10 @@ from certs.identity import Identity, SoftwareKey
 from certs.pkcs12 import load_pkcs12
 from certs.policy import CertificatePolicy, Profile
 from gateway.cli.common import Json, console, fail, read_file, write_json
+from gateway.cli.inspect_view import tree_of
 from gateway.clock import utc_now
 from gateway.judgement import Opened, check_envelope, judge, open_message, signer_evidence
+from gateway.layers import layers_of
 from gateway.ports import Envelope
 from gateway.scratch import scratch
 from trust_bundles.anchors import Anchors
@@ -53,24 +57,36 @@ def inspect(
         now = _time(at)
     except DirectError as error:
         fail(error)
+    identities = [Identity(bundle.certificate, bundle.chain, SoftwareKey(bundle.key))]
+    policy = CertificatePolicy(profile=profile)
     try:
         with file.open("rb") as message:
-            report = examine(
+            examined = _examined(
                 message,
-                identity=Identity(bundle.certificate, bundle.chain, SoftwareKey(bundle.key)),
+                identities=identities,
                 anchors=anchors,
                 recipient=address,
                 sender=sender,
                 now=now,
-                policy=CertificatePolicy(profile=profile),
+                policy=policy,
             )
+            report = _report(examined)
+            if as_json:
+                write_json(report)
+            else:
+                console().print(_tree(message, report, examined, identities, policy))
     except OSError as error:
         fail(f"{file}: {error.strerror}")
-    if as_json:
-        write_json(report)
-    else:
-        console().print(_tree(report))
     raise typer.Exit(0 if report["accepted"] else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """How far the judgement came; `error` is what it ended with before a decision."""
+
+    opened: Opened | None
+    decision: Decision | None
+    error: DirectError | None
 
 
 def examine(
@@ -84,25 +100,47 @@ def examine(
     policy: CertificatePolicy,
 ) -> dict[str, Any]:
     """Return the verdict on `message` with the keys that the contract names."""
+    return _report(
+        _examined(
+            message,
+            identities=[identity],
+            anchors=anchors,
+            recipient=recipient,
+            sender=sender,
+            now=now,
+            policy=policy,
+        )
+    )
+
+
+def _examined(
+    message: BinaryIO,
+    *,
+    identities: Sequence[Identity],
+    anchors: Anchors,
+    recipient: DirectAddress,
+    sender: DirectAddress | None,
+    now: datetime,
+    policy: CertificatePolicy,
+) -> _Examined:
     opened: Opened | None = None
     decision: Decision | None = None
     error: DirectError | None = None
-    with scratch() as inner:
-        try:
-            opened = open_message(message, inner, identities=[identity], policy=policy)
-            envelope = Envelope(sender or opened.facts.author, (recipient,))
-            check_envelope(opened.facts, envelope, policy.profile)
-            evidence = signer_evidence(opened)
-            judgement = judge(evidence, {recipient: anchors}, now=now, policy=policy)
-            decision = judgement.decisions[recipient]
-        except DirectError as caught:
-            error = caught
-    return _report(opened, decision, error)
+    try:
+        with scratch() as inner:
+            opened = open_message(message, inner, identities=identities, policy=policy)
+        # The signer is judged in any case: people want to see all that is wrong.
+        judgement = judge(signer_evidence(opened), {recipient: anchors}, now=now, policy=policy)
+        decision = judgement.decisions[recipient]
+        envelope = Envelope(sender or opened.facts.author, (recipient,))
+        check_envelope(opened.facts, envelope, policy.profile)
+    except DirectError as caught:
+        error = caught
+    return _Examined(opened, decision, error)
 
 
-def _report(
-    opened: Opened | None, decision: Decision | None, error: DirectError | None
-) -> dict[str, Any]:
+def _report(examined: _Examined) -> dict[str, Any]:
+    opened, decision, error = examined.opened, examined.decision, examined.error
     reason = error.reason if error else decision.reason if decision else None
     detail = error.detail if error else decision.detail if decision else None
     return {
@@ -111,7 +149,7 @@ def _report(
         "detail": detail,
         "wrapped": opened.unsealed.wrapped if opened else False,
         "message": _message(opened) if opened else None,
-        "signer": _signer(opened, decision) if opened else None,
+        "signer": _signer(opened, None if error else decision) if opened else None,
         "algorithms": _algorithms(opened) if opened else None,
     }
 
@@ -156,18 +194,16 @@ def _algorithms(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _tree(report: dict[str, Any]) -> Tree:
-    verdict = "accepted" if report["accepted"] else f"refused: {report['reason']}"
-    tree = Tree(verdict)
-    if report["detail"]:
-        tree.add(f"why: {report['detail']}")
-    for part in ("algorithms", "signer", "message"):
-        if report[part]:
-            branch = tree.add(part)
-            for name, value in report[part].items():
-                branch.add(f"{name.replace('_', ' ')}: {value}")
-    tree.add("wrapped" if report["wrapped"] else "not wrapped")
-    return tree
+def _tree(
+    message: BinaryIO,
+    report: Mapping[str, Any],
+    examined: _Examined,
+    identities: Sequence[Identity],
+    policy: CertificatePolicy,
+) -> Tree:
+    with scratch() as plain, scratch() as inner:
+        layers = layers_of(message, plain=plain, inner=inner, identities=identities, policy=policy)
+    return tree_of(report, layers, examined.decision)
 
 
 def _time(text: str) -> datetime:
