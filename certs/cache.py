@@ -35,6 +35,7 @@ __all__ = [
     "DatabaseArchive",
     "Entry",
     "flush",
+    "forget_expired",
     "list_entries",
     "load",
     "save",
@@ -44,6 +45,7 @@ LONGEST: Final = timedelta(hours=1)
 LONGEST_NEGATIVE: Final = timedelta(minutes=5)
 FAILURE: Final = timedelta(seconds=10)
 ADDRESSES: Final = 10_000  # in memory; the database has no limit
+LAST_GOOD: Final = timedelta(days=90)
 DISCOVERY: Final = "discovery"
 
 
@@ -157,6 +159,13 @@ def flush(connection: sa.Connection, key: str | None = None) -> int:
     """Forget everything, or what is under one key; return how much."""
     query = sa.delete(cached)
     return connection.execute(query if key is None else query.where(cached.c.key == key)).rowcount
+
+
+def forget_expired(connection: sa.Connection, now: datetime) -> int:
+    """Forget what ran out: look-ups at once, last good answers after 90 days; return how much."""
+    over = sa.and_(cached.c.kind == DISCOVERY, cached.c.expires_at <= now)
+    long_over = cached.c.expires_at <= now - LAST_GOOD
+    return connection.execute(sa.delete(cached).where(sa.or_(over, long_over))).rowcount
 
 
 def _until(evidence: Evidence, ttl_s: int | None, now: datetime) -> datetime:

@@ -79,7 +79,10 @@ class Remembered(Generic[T]):
                 await self._look(key, now, fetch)
 
         due = [(key, fetch) for key, (used, fetch) in self._used.items() if now - used < IN_USE]
-        await asyncio.gather(*(one(*item) for item in due))
+        ends = await asyncio.gather(*(one(*item) for item in due), return_exceptions=True)
+        for (key, _), end in zip(due, ends, strict=True):
+            if end is not None:
+                _log.error("not fetched ahead", kind=self._kind.value, key=key, error=repr(end))
 
     async def store(self, key: str, fetched: Fetched[T], now: datetime) -> None:
         """Put an answer into the archive; one that cannot be written is kept in memory alone."""

@@ -18,6 +18,7 @@ from certs.keys import StoredKeys, read_kek
 from certs.policy import CertificatePolicy
 from fhir_bridge.terms import Terms
 from gateway import retry
+from gateway.background import in_background
 from gateway.clock import utc_now
 from gateway.config import Config
 from gateway.database import SqlDatabase
@@ -38,6 +39,7 @@ from gateway.sts_policies import StsPolicies
 from gateway.tls_policies import PublishedPolicies
 from gateway.transmission import Transmission
 from gateway.trust import Trust
+from gateway.upkeep import keep_up
 from gateway.worker import Handler
 from trust_bundles.verdicts import VerdictCache
 
@@ -74,6 +76,7 @@ async def make_agent(
             archive=DatabaseArchive(database),
         )
     )
+    await stack.enter_async_context(in_background(keep_up(live, database, utc_now)))
     finder = (
         CachingDirectory(live=live, clock=utc_now, database=database)
         if config.discovery.cache

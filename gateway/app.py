@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from fhir_bridge.notifier import Notifier
 from gateway import queue
 from gateway.acceptance import SmtpReception
 from gateway.agent import Agent, make_agent
+from gateway.background import in_background
 from gateway.clock import utc_now
 from gateway.config import Config
 from gateway.database import SqlDatabase
@@ -79,8 +80,8 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             grace_s=GRACE_S,
         )
         await stack.enter_async_context(_working(worker))
-        await stack.enter_async_context(_in_background(agent.transmission.watch(LATE_POLL_S)))
-        await stack.enter_async_context(_in_background(_forget(config, database, bodies)))
+        await stack.enter_async_context(in_background(agent.transmission.watch(LATE_POLL_S)))
+        await stack.enter_async_context(in_background(_forget(config, database, bodies)))
         window = timedelta(seconds=config.tracking.window_s)
         reception = metrics.reception(
             SmtpReception(
@@ -152,7 +153,7 @@ async def _serve_fhir(
     if config.fhir.hook_hosts:
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
         notifier = Notifier(database=database, http=http, clock=utc_now)
-        await stack.enter_async_context(_in_background(notifier.run()))
+        await stack.enter_async_context(in_background(notifier.run()))
     return listener.bound
 
 
@@ -178,14 +179,3 @@ async def _working(worker: Worker) -> AsyncIterator[None]:
     finally:
         worker.stop()
         await task
-
-
-@asynccontextmanager
-async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
