@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Final, NamedTuple
 
 from certs.errors import DirectError, Reason
@@ -113,7 +114,7 @@ def parse_header(header: bytes) -> tuple[Field, ...]:
             raise _malformed("a line of the header is no header field")
         if len(fields) == FIELDS:
             raise _malformed(f"the header has more than {FIELDS} fields")
-        fields.append(Field(match.group(1).decode("ascii").lower(), match.group()))
+        fields.append(Field(match[1].decode("ascii").lower(), match[0]))
         at = match.end()
     return tuple(fields)
 
@@ -141,6 +142,11 @@ def media_type(fields: Iterable[Field]) -> MediaType:
     value = value_of(fields, "content-type")
     if value is None:
         return MediaType("text/plain", {})
+    return _media_type(value)
+
+
+@lru_cache(maxsize=64)  # S/MIME agents write the same few again and again
+def _media_type(value: str) -> MediaType:
     text = _without_comments(value)
     match = _TYPE.match(text)
     if match is None:

@@ -15,12 +15,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import BinaryIO, Final
 
 from cryptography import x509
 
 from certs.cms.algorithms import Digest
 from certs.cms.ber import Octets, malformed
+from certs.cms.compressed import inflated
 from certs.cms.enveloped import Decryption, decrypt, undecipherable
 from certs.cms.signed import SignedData, Signer, Verified
 from certs.errors import DirectError, Reason
@@ -49,6 +51,9 @@ _PREAMBLE_OCTETS: Final = 1024
 _BOUNDARY_OCTETS: Final = 256  # RFC2046 5.1.1 says 70; longer ones are read
 _EPILOGUE_OCTETS: Final = 1024
 
+_DIGESTS: Final = frozenset(Digest)
+_DIGESTS_BUT_SHA1: Final = _DIGESTS - {Digest.SHA1}
+
 # AS-042: both spellings are read.
 _PKCS7_MIME: Final = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 _PKCS7_SIGNATURE: Final = ("application/pkcs7-signature", "application/x-pkcs7-signature")
@@ -73,7 +78,7 @@ class Opening:
         self._policy = policy
         self._reading = reading
         self._large = False
-        self._accepted = frozenset(d for d in Digest if d is not Digest.SHA1 or policy.allow_sha1)
+        self._accepted = _DIGESTS if policy.allow_sha1 else _DIGESTS_BUT_SHA1
 
     def run(self, message: BinaryIO) -> Unsealed | Reading:
         """Return the message's facts, or how it must be read instead.
@@ -109,6 +114,10 @@ class Opening:
         self, decryption: Decryption, window: Window, outer: tuple[Field, ...]
     ) -> Unsealed | Reading | DirectError:
         fields, kind = _plaintext_header(window)
+        if _is_compressed(kind) and self._policy.inflated_octets:
+            body = _decoded(window.remaining(), transfer_encoding(fields))
+            window = Window(inflated(body, self._policy.inflated_octets))
+            fields, kind = _plaintext_header(window)
         if kind.name == "multipart/signed":
             entity, data = self._detached(window, kind, outer)
         elif kind.name in _PKCS7_MIME:
@@ -248,6 +257,12 @@ def _must_be_envelope(kind: MediaType) -> None:
     raise _not_secured("the message is not encrypted")
 
 
+def _is_compressed(kind: MediaType) -> bool:
+    # RFC8551 3.6
+    smime_type = kind.parameters.get("smime-type", "").lower()
+    return kind.name in _PKCS7_MIME and smime_type == "compressed-data"
+
+
 def _plaintext_header(window: Window) -> tuple[tuple[Field, ...], MediaType]:
     try:
         fields = parse_header(window.header())
@@ -257,6 +272,7 @@ def _plaintext_header(window: Window) -> tuple[tuple[Field, ...], MediaType]:
         raise undecipherable() from None
 
 
+@lru_cache(maxsize=64)
 def _announced(micalg: str) -> frozenset[Digest]:
     # AS-046, T-17: "sha-256", "sha256", "SHA256", several of them, or "unknown".
     names = {name.strip().lower().replace("-", "") for name in micalg.split(",")}

@@ -124,7 +124,7 @@ class _Base64:
         self._ended = False
 
     def feed(self, data: Octets) -> Octets:
-        text = b"".join((self._line, data))
+        text = b"".join((self._line, data)) if self._line else bytes(data)
         whole = text.rfind(b"\n") + 1
         if len(text) - whole > _LONGEST_LINE:
             whole = len(text)  # There is no line to wait for.

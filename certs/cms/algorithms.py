@@ -12,6 +12,7 @@ Standards:
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
@@ -23,6 +24,7 @@ from certs.policy import CertificatePolicy
 
 __all__ = [
     "AUTH_ENVELOPED_DATA",
+    "CIPHERS",
     "DATA",
     "ENVELOPED_DATA",
     "MGF1",
@@ -63,6 +65,8 @@ class Digest(Enum):
     SHA256 = "sha256"
     SHA384 = "sha384"
     SHA512 = "sha512"
+
+    __hash__ = object.__hash__  # Enum's own is Python, and called dozens of times a message
 
     @property
     def hash(self) -> hashes.HashAlgorithm:
@@ -128,6 +132,7 @@ class KeyTransport(Enum):
         return None if self is KeyTransport.RSA_PKCS1 else Digest(name)
 
 
+@lru_cache(maxsize=256)  # eight in every message, and nearly always the same ones
 def identified(element: Element) -> Algorithm:
     """Return the AlgorithmIdentifier in `element`.
 
@@ -155,7 +160,7 @@ def content_encryption_of(algorithm: Algorithm) -> ContentEncryption:
     Raises:
         DirectError: ALGORITHM_REFUSED; we have none of that name.
     """
-    found = _CIPHERS.get(algorithm.oid)
+    found = CIPHERS.get(algorithm.oid)
     if found is None:
         raise refused("the content-encryption algorithm is not one of ours")
     return found
@@ -192,8 +197,11 @@ def permit_digest(digest: Digest, policy: CertificatePolicy) -> None:
         DirectError: ALGORITHM_REFUSED.
     """
     # AS-045: as-1.3 forbids SHA-1.
-    if digest is Digest.SHA1 and not policy.allow_sha1:
-        raise refused("the signature is over a SHA-1 digest")
+    if digest is Digest.SHA1:
+        if not policy.allow_sha1:
+            raise refused("the signature is over a SHA-1 digest")
+    elif digest.value not in policy.digests:
+        raise refused(f"the signature is over a {digest.value} digest")
 
 
 def permit_content_encryption(cipher: ContentEncryption, policy: CertificatePolicy) -> None:
@@ -203,8 +211,11 @@ def permit_content_encryption(cipher: ContentEncryption, policy: CertificatePoli
         DirectError: ALGORITHM_REFUSED.
     """
     # AS-049
-    if cipher is ContentEncryption.DES_EDE3_CBC and not policy.allow_3des:
-        raise refused("the content is encrypted with triple DES")
+    if cipher is ContentEncryption.DES_EDE3_CBC:
+        if not policy.allow_3des:
+            raise refused("the content is encrypted with triple DES")
+    elif cipher.value not in policy.ciphers:
+        raise refused(f"the content is encrypted with {cipher.value}")
 
 
 def refused(detail: str) -> DirectError:
@@ -234,4 +245,4 @@ _CIPHER_OIDS: Final = {
     ContentEncryption.DES_EDE3_CBC: der.oid("1.2.840.113549.3.7"),
 }
 _DIGESTS: Final = {encoded: digest for digest, encoded in _DIGEST_OIDS.items()}
-_CIPHERS: Final = {encoded: cipher for cipher, encoded in _CIPHER_OIDS.items()}
+CIPHERS: Final = {encoded: cipher for cipher, encoded in _CIPHER_OIDS.items()}

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.cms import der
-from certs.cms.algorithms import DATA, ContentEncryption, Digest, known_digest
+from certs.cms.algorithms import CIPHERS, DATA, ContentEncryption, Digest, known_digest
 from certs.cms.ber import Element, canonical, children, leading, octets
 from certs.errors import DirectError, Reason
 
@@ -167,7 +167,7 @@ def _capabilities(value: Element | None) -> frozenset[ContentEncryption]:
         named = {first.encoded for part in parts for first in leading(part.content, 1)}
     except DirectError:
         return frozenset()
-    return frozenset(cipher for cipher in ContentEncryption if cipher.oid in named)
+    return frozenset(CIPHERS[oid] for oid in named if oid in CIPHERS)
 
 
 def _attribute(oid: bytes, value: bytes) -> bytes:

@@ -142,7 +142,8 @@ class Reader:
         self._buffer = b""
         self._at = 0
         self._before = 0  # octets of the stream before the buffer
-        self._containers: list[int | None] = []  # where each ends; None: at end-of-contents
+        # Where each ends (None: at end-of-contents), and `_end` as it was outside it.
+        self._containers: list[tuple[int | None, int | None]] = []
         self._end: int | None = None  # where the innermost of definite length ends
         self._budget = [ELEMENTS] if budget is None else budget
 
@@ -161,15 +162,16 @@ class Reader:
         """Step out of the present container, which must be read to its end."""
         if self.more():
             raise malformed("a container has more elements than its type")
-        if self._containers.pop() is None:
+        own, outside = self._containers.pop()
+        if own is None:
             self._take(2)
-        self._end = next((end for end in reversed(self._containers) if end is not None), None)
+        self._end = outside
 
     def more(self) -> bool:
         """Say whether the present container holds another element."""
-        end = self._containers[-1]
+        end, _outside = self._containers[-1]
         if end is not None:
-            return self._position < end
+            return self._before + self._at < end
         return self._look(2) != _END_OF_CONTENTS
 
     def peek(self) -> int | None:
@@ -226,10 +228,10 @@ class Reader:
             content = self._take(head.length)
             # Only what contains an end-of-contents can contain an indefinite length.
             if not head.tag & _CONSTRUCTED or _END_OF_CONTENTS not in content:
-                return Element(head.tag, content, head.encoded + content)
+                return _new(Element, (head.tag, content, head.encoded + content))
             rewritten = self._definite(content, depth)
             if rewritten == content:
-                return Element(head.tag, content, head.encoded + content)
+                return _new(Element, (head.tag, content, head.encoded + content))
             content = rewritten
         return Element(head.tag, content, der.tlv(head.tag, content))
 
@@ -278,8 +280,9 @@ class Reader:
         if len(self._containers) >= DEPTH:
             raise malformed("elements are nested too deep")
         end = None if head.length is None else self._position + head.length
-        self._containers.append(end)
-        self._end = self._end if end is None else end
+        self._containers.append((end, self._end))
+        if end is not None:
+            self._end = end
 
     def _stream(self, head: _Header) -> Iterator[memoryview]:
         left = head.length or 0

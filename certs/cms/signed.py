@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -40,6 +41,7 @@ from certs.cms.attributes import (
     parse_attributes,
 )
 from certs.cms.ber import Element, Octets, Reader, children, malformed, octets
+from certs.cms.compressed import COMPRESSED_DATA
 from certs.cms.names import comparable, issuer_and_serial, key_identifier, named
 from certs.cms.signatures import Scheme, Signature, digest_for, encode_scheme, scheme_of
 from certs.errors import DirectError, Reason
@@ -55,6 +57,7 @@ _CONTENT: Final = der.context(0)
 _OID_OCTETS: Final = 64
 _ALGORITHMS_OCTETS: Final = 4 * 1024
 _CERTIFICATES_OCTETS: Final = 1024 * 1024
+_USUAL_CERTIFICATE_OCTETS: Final = 4096
 _CRLS_OCTETS: Final = 1024 * 1024
 _SIGNERS_OCTETS: Final = 256 * 1024
 CERTIFICATES: Final = 50
@@ -201,6 +204,9 @@ class SignedData:
         kind = reader.element(_OID_OCTETS).encoded
         if kind in (ENVELOPED_DATA, AUTH_ENVELOPED_DATA):
             raise DirectError(Reason.NOT_SECURED, "there is a second layer of encryption")
+        if kind == COMPRESSED_DATA:
+            # where a policy lets it pass, it was inflated before it came here.
+            raise refused("the message is compressed")
         if kind != SIGNED_DATA:
             raise malformed("the signature is not a CMS SignedData")
         reader.enter(der.context(0))
@@ -254,8 +260,18 @@ def _certificates(element: Element) -> tuple[x509.Certificate, ...]:
     for part in children(element.content, limit=CERTIFICATES):
         if part.tag == der.SEQUENCE:
             with suppress(ValueError, x509.InvalidVersion):
-                found.append(x509.load_der_x509_certificate(part.encoded))
+                found.append(_certificate(part.encoded))
     return tuple(found)
+
+
+def _certificate(encoded: bytes) -> x509.Certificate:
+    usual = len(encoded) <= _USUAL_CERTIFICATE_OCTETS
+    return _remembered(encoded) if usual else x509.load_der_x509_certificate(encoded)
+
+
+@lru_cache(maxsize=256)  # a peer's certificates come again with its next message
+def _remembered(encoded: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(encoded)
 
 
 def _signer(info: Element) -> Signer | DirectError:
