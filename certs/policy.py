@@ -30,13 +30,17 @@ class RevocationMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CertificatePolicy:
-    """The demands of one domain. `minimum_rsa_bits` is in bits."""
+    """The demands of one domain. `minimum_rsa_bits` is in bits.
+
+    `inflated_octets` bounds what a compressed message may become; 0 refuses compressed messages.
+    """
 
     profile: Profile = Profile.AS_1_3
     minimum_rsa_bits: int = 2048
     allow_sha1: bool = False
     allow_3des: bool = False
     accept_unwrapped: bool = True
+    inflated_octets: int = 0
     required_policies: frozenset[str] = frozenset()
     require_key_separation: bool = False
     revocation: RevocationMode = RevocationMode.SOFT_FAIL

@@ -20,6 +20,7 @@ from cryptography import x509
 from certs.cms.algorithms import Digest
 from certs.cms.anatomy import EnvelopeAnatomy, SignerAnatomy, envelope_in, signer_in
 from certs.cms.ber import Octets, malformed
+from certs.cms.compressed import inflated
 from certs.cms.enveloped import decrypt
 from certs.cms.signed import SignedData, Signer, Verified
 from certs.errors import DirectError
@@ -76,12 +77,14 @@ class Inside:
 class Layers:
     """The layers that could be opened, from the outside in; `stopped` says what ended that.
 
-    `size` is in octets, of the whole message as received.
+    `size` is in octets, of the whole message as received. `compressed`: between encryption and
+    signature there is a CompressedData.
     """
 
     size: int = 0
     outer: tuple[Field, ...] = ()
     envelope: EnvelopeAnatomy | None = None
+    compressed: bool = False
     signature: SignatureLayer | None = None
     inside: Inside | None = None
     stopped: str | None = None
@@ -110,7 +113,18 @@ def layers_of(
         content = decrypt(_decoded(_chunks(message), encoding), identities, policy).content
         for piece in content:
             plain.write(piece)
-        entity, layers.signature = _signature(plain, inner, layers.outer, policy)
+        plain.seek(0)
+        window = Window(_chunks(plain))
+        fields = parse_header(window.header())
+        layers.compressed = media_type(fields).parameters.get("smime-type") == "compressed-data"
+        if layers.compressed and policy.inflated_octets:
+            packed = _decoded(window.remaining(), transfer_encoding(fields))
+            window = Window(inflated(packed, policy.inflated_octets))
+            fields = parse_header(window.header())
+        entity = SignedEntity(
+            inner, outer=layers.outer, policy=policy, digests=Digest, canonical=False, both=True
+        )
+        layers.signature = _signature(window, fields, entity, policy)
         if entity.problem is not None:
             raise entity.problem
         inner.seek(0)
@@ -122,15 +136,9 @@ def layers_of(
 
 
 def _signature(
-    plain: BinaryIO, inner: BinaryIO, outer: Sequence[Field], policy: CertificatePolicy
-) -> tuple[SignedEntity, SignatureLayer]:
-    plain.seek(0)
-    window = Window(_chunks(plain))
-    fields = parse_header(window.header())
+    window: Window, fields: Sequence[Field], entity: SignedEntity, policy: CertificatePolicy
+) -> SignatureLayer:
     kind = media_type(fields)
-    entity = SignedEntity(
-        inner, outer=outer, policy=policy, digests=Digest, canonical=False, both=True
-    )
     if kind.name == "multipart/signed":
         data = _detached(window, kind, entity)
     elif "pkcs7-mime" in kind.name:
@@ -141,7 +149,7 @@ def _signature(
         raise malformed(f"what is encrypted is {kind.name}, and not signed")
     certificates, signers = data.finish()
     entity.finish()
-    return entity, SignatureLayer(
+    return SignatureLayer(
         form=kind.name,
         micalg=kind.parameters.get("micalg", ""),
         signers=tuple(_signer(signer, entity, certificates, policy) for signer in signers),

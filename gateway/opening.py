@@ -117,7 +117,8 @@ class Opening:
         if _is_compressed(kind) and self._policy.inflated_octets:
             body = _decoded(window.remaining(), transfer_encoding(fields))
             window = Window(inflated(body, self._policy.inflated_octets))
-            fields, kind = _plaintext_header(window)
+            fields = parse_header(window.header())
+            kind = media_type(fields)
         if kind.name == "multipart/signed":
             entity, data = self._detached(window, kind, outer)
         elif kind.name in _PKCS7_MIME:

@@ -57,6 +57,8 @@ def tree_of(report: Mapping[str, Any], layers: Layers, decision: Decision | None
             "recipient": _some(map(_recipient, envelope.recipients), len(envelope.recipients)),
         }
         grow(tree, "envelope", value)
+    if layers.compressed:
+        grow(tree, "compressed", "yes, between encryption and signature")
     if layers.signature is not None:
         grow(tree, "signature", _signature(layers.signature))
     for verdict_ in decision.verdicts if decision else ():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
@@ -24,13 +25,16 @@ from tests.helpers.sealed import BOUNDARY, OUTER
 
 __all__ = [
     "AES256_CBC",
+    "COMPRESSED",
     "CONTENT_TYPE",
     "DATA",
     "ENVELOPED",
     "MESSAGE_DIGEST",
     "SHA256",
     "SIGNED",
+    "ZLIB",
     "attribute",
+    "compressed_data",
     "content_info",
     "detached",
     "digest_of",
@@ -55,6 +59,8 @@ MESSAGE_DIGEST = der.oid("1.2.840.113549.1.9.4")
 SIGNING_TIME = der.oid("1.2.840.113549.1.9.5")
 SHA256 = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
 RSA = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.NULL)
+COMPRESSED = der.oid("1.2.840.113549.1.9.16.1.9")
+ZLIB = der.sequence(der.oid("1.2.840.113549.1.9.16.3.8"))
 ECDSA_SHA256 = der.sequence(der.oid("1.2.840.10045.4.3.2"))
 AES256_CBC = der.oid("2.16.840.1.101.3.4.1.42")
 
@@ -126,6 +132,20 @@ def signed_data(
         der.tlv(der.SET, *infos),
     )
     return content_info(SIGNED, body)
+
+
+def compressed_data(
+    content: bytes,
+    *,
+    packed: bytes | None = None,
+    algorithm: bytes = ZLIB,
+    content_type: bytes = DATA,
+) -> bytes:
+    """A ContentInfo with a CompressedData; `packed` goes in the place of the zlib stream."""
+    packed = zlib.compress(content) if packed is None else packed
+    enclosed = der.tlv(der.context(0), der.octet_string(packed))
+    body = der.sequence(der.integer(0), algorithm, der.sequence(content_type, enclosed))
+    return content_info(COMPRESSED, body)
 
 
 def content_info(kind: bytes, body: bytes) -> bytes:
