@@ -26,9 +26,8 @@ __all__ = ["extensions_of", "fit_to_encrypt", "fit_to_sign", "valid_at"]
 T = TypeVar("T", bound=x509.ExtensionType)
 
 MAXIMUM_RSA_BITS: Final = 8192  # Larger keys cost a verifier more than they protect.
-CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
+CURVES: Final = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
 LEGACY_DIGEST: Final = "sha1"
-DIGESTS: Final = ("sha256", "sha384", "sha512")  # AS-011
 
 
 def valid_at(cert: x509.Certificate, now: datetime) -> None:
@@ -122,17 +121,19 @@ def _key_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
     except (ValueError, UnsupportedAlgorithm):
         raise _unfit("public key does not parse or is of an unknown kind") from None
     match key:
-        case rsa.RSAPublicKey():
+        case rsa.RSAPublicKey() if "rsa" in policy.keys:
             # AS-010
             if not policy.minimum_rsa_bits <= key.key_size <= MAXIMUM_RSA_BITS:
                 raise _unfit(f"RSA key of {key.key_size} bits")
         case ec.EllipticCurvePublicKey():
-            if key.curve.name not in CURVES:
+            if CURVES.get(key.curve.name) not in policy.keys:
                 raise _unfit(f"elliptic curve {key.curve.name}")
-        case ed25519.Ed25519PublicKey() | x25519.X25519PublicKey():
+        case ed25519.Ed25519PublicKey() if "ed25519" in policy.keys:
+            pass
+        case x25519.X25519PublicKey() if "x25519" in policy.keys:
             pass
         case _:
-            raise _unfit("public key of an unknown kind")
+            raise _unfit("public key of an unknown kind, or of one not allowed")
 
 
 def _digest_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
@@ -141,7 +142,7 @@ def _digest_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
     except (ValueError, UnsupportedAlgorithm):
         raise _unfit("signature algorithm is unknown") from None
     # Ed25519 has its digest built in: there is none to name.
-    if digest is None or digest.name in DIGESTS:
+    if digest is None or digest.name in policy.digests:  # AS-011
         return
     if digest.name == LEGACY_DIGEST and policy.allow_sha1:
         return

@@ -18,6 +18,12 @@ from datetime import datetime
 from typing import BinaryIO, Final
 
 from certs.address import DirectAddress
+from certs.cms.algorithms import (
+    ContentEncryption,
+    Digest,
+    permit_content_encryption,
+    permit_digest,
+)
 from certs.errors import DirectError, Reason
 from certs.evidence import Evidence, Found, Level
 from certs.identity import Identity
@@ -35,6 +41,7 @@ __all__ = [
     "Judgement",
     "Opened",
     "check_envelope",
+    "check_for_each",
     "is_notice",
     "judge",
     "open_message",
@@ -72,6 +79,14 @@ class Judgement:
     def deciding_for(self, recipient: DirectAddress) -> Verdict | None:
         """The verdict that decided for one recipient, by its own anchors."""
         return _deciding([self.decisions[recipient]])
+
+    def without(self, refusals: Mapping[DirectAddress, DirectError]) -> Judgement:
+        """Return this judgement with these recipients' decisions turned down beforehand."""
+        turned_down = {
+            address: Decision(address, (), (), error.reason, error.detail)
+            for address, error in refusals.items()
+        }
+        return Judgement({**self.decisions, **turned_down}) if turned_down else self
 
     def require_one(self) -> None:
         """Return where at least one recipient trusts the signer.
@@ -124,6 +139,36 @@ def check_envelope(facts: Facts, envelope: Envelope, profile: Profile) -> None:
         raise _mismatch("RCPT TO is in neither To nor Cc")
 
 
+def check_for_each(
+    opened: Opened, envelope: Envelope, policies: Mapping[DirectAddress, CertificatePolicy]
+) -> dict[DirectAddress, DirectError]:
+    """Return the recipients whose policies do not admit the message, and why.
+
+    It was opened once for all of them, by what any of them allows.
+
+    Raises:
+        DirectError: the first recipient's reason, where no policy admits it.
+    """
+    refusals: dict[DirectAddress, DirectError] = {}
+    for recipient, policy in policies.items():
+        try:
+            check_envelope(opened.facts, envelope, policy.profile)
+            _check_unsealed(opened.unsealed, policy)
+        except DirectError as error:
+            refusals[recipient] = error
+    if refusals and len(refusals) == len(policies):
+        raise next(iter(refusals.values()))
+    return refusals
+
+
+def _check_unsealed(unsealed: Unsealed, policy: CertificatePolicy) -> None:
+    if not (unsealed.wrapped or policy.accept_unwrapped):
+        raise DirectError(Reason.MESSAGE_MALFORMED, "the message is not wrapped")
+    permit_content_encryption(ContentEncryption(unsealed.algorithms.content_encryption), policy)
+    for signer in unsealed.signers:
+        permit_digest(Digest(signer.digest), policy)
+
+
 def is_notice(facts: Facts) -> bool:
     """Say whether the message is an MDN or a DSN: nothing is ever sent about one (AS-091)."""
     return facts.report_type in _NOTICES
@@ -143,11 +188,12 @@ def judge(
     anchors: Mapping[DirectAddress, Anchors],
     *,
     now: datetime,
-    policy: CertificatePolicy,
+    policies: Mapping[DirectAddress, CertificatePolicy],
     cache: VerdictCache | None = None,
 ) -> Judgement:
     """Decide for each recipient, by its own anchors, whether the signer speaks for the author.
 
+    `policies` are those of the recipients' domains.
     One valid, bound and trusted signer is enough; others are ignored (AS-057, AS-074).
     """
     return Judgement(
@@ -158,7 +204,7 @@ def judge(
                 trusted,
                 purpose=Purpose.SIGN,
                 now=now,
-                policy=policy,
+                policy=policies[recipient],
                 cache=cache,
             )
             for recipient, trusted in anchors.items()

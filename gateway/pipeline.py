@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import BinaryIO, Final
 
@@ -22,14 +22,14 @@ from sqlalchemy import Connection
 from certs.address import DirectAddress
 from certs.errors import DirectError
 from certs.identity import Identity
-from certs.policy import CertificatePolicy
+from certs.policy import CertificatePolicy, loosest
 from certs.ports import Clock, Database
 from gateway import progress
 from gateway.inbox import Arrival, Inbox, store, trust_shown
 from gateway.judgement import (
     Judgement,
     Opened,
-    check_envelope,
+    check_for_each,
     is_notice,
     open_message,
     signer_evidence,
@@ -80,7 +80,6 @@ class Pipeline:
         notices: Notices,
         clock: Clock,
         retry_at: RetryAt,
-        policy: CertificatePolicy,
         window: timedelta,
     ) -> None:
         self._database = database
@@ -93,7 +92,6 @@ class Pipeline:
         self._notices = notices
         self._clock = clock
         self._retry_at = retry_at
-        self._policy = policy
         self._window = window
 
     async def outgoing(self, job: Job) -> Result:
@@ -148,10 +146,11 @@ class Pipeline:
         with scratch() as inner:
             try:
                 must_go_on(job)
-                opened = await self._open(task, inner, identities)  # (io)
-                check_envelope(opened.facts, envelope, self._policy.profile)
-                evidence = signer_evidence(opened)
-                judgement = await self._trust.signer(evidence, task.addresses, now)  # (io)
+                policies = await self._trust.policies(task.addresses)  # (io)
+                opened = await self._open(task, inner, identities, policies)  # (io)
+                refusals = check_for_each(opened, envelope, policies)
+                believed = await self._trust.signer(signer_evidence(opened), policies, now)  # (io)
+                judgement = believed.without(refusals)
                 judgement.require_one()
                 if is_notice(opened.facts):
                     return await self._notice(task, opened, judgement, inner, now)  # (io)
@@ -159,10 +158,17 @@ class Pipeline:
             except DirectError as error:
                 return self._refused(job, task, error, now, opened, judgement)
 
-    async def _open(self, task: Task, inner: BinaryIO, identities: Sequence[Identity]) -> Opened:
+    async def _open(
+        self,
+        task: Task,
+        inner: BinaryIO,
+        identities: Sequence[Identity],
+        policies: Mapping[DirectAddress, CertificatePolicy],
+    ) -> Opened:
+        policy = loosest(policies.values())
         async with self._bodies.open(task.body_key) as sealed:
             return await asyncio.to_thread(
-                open_message, sealed, inner, identities=identities, policy=self._policy
+                open_message, sealed, inner, identities=identities, policy=policy
             )
 
     async def _delivery(

@@ -10,19 +10,20 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from certs.address import DirectAddress
 from certs.evidence import Evidence
-from certs.policy import CertificatePolicy
+from certs.policy import CertificatePolicy, loosest
 from certs.ports import Database
 from gateway.judgement import Judgement, judge
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, decide
+from trust_bundles.policies import Policies
 from trust_bundles.policy import Direction, Purpose
-from trust_bundles.store import AnchorSets
+from trust_bundles.sets import AnchorSets
 from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Completion", "Trust"]
@@ -39,7 +40,10 @@ class Completion(Protocol):
 
 
 class Trust:
-    """Makes the trust decisions of the domains this HISP serves."""
+    """Makes the trust decisions of the domains this HISP serves.
+
+    Anchors, bundles and policies are looked up for every message: a change is in force at once.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Trust:
     ) -> None:
         self._database = database
         self._completion = completion
-        self._policy = policy
+        self._policies = Policies(policy)
         self._cache = cache
         self._sets = AnchorSets()
 
@@ -59,19 +63,22 @@ class Trust:
         self, author: DirectAddress, found: Sequence[Evidence], now: datetime
     ) -> list[Decision]:
         """Say of each recipient whether `author` may encrypt to it: by the author's anchors."""
-        anchors = await self._database.read(
-            lambda c: self._sets.anchors_for(c, author, Direction.OUTGOING)
+        anchors, policy = await self._database.read(
+            lambda c: (
+                self._sets.anchors_for(c, author, Direction.OUTGOING, now),
+                self._policies.policy_for(c, author.domain),
+            )
         )
         complete = await asyncio.gather(
             *(
-                self._completion.complete(evidence, anchors, now=now, policy=self._policy)
+                self._completion.complete(evidence, anchors, now=now, policy=policy)
                 for evidence in found
             )
         )
-        return await asyncio.to_thread(self._encrypt, complete, anchors, now)
+        return await asyncio.to_thread(self._encrypt, complete, anchors, policy, now)
 
     def _encrypt(
-        self, found: Sequence[Evidence], anchors: Anchors, now: datetime
+        self, found: Sequence[Evidence], anchors: Anchors, policy: CertificatePolicy, now: datetime
     ) -> list[Decision]:
         return [
             decide(
@@ -80,21 +87,32 @@ class Trust:
                 anchors,
                 purpose=Purpose.ENCRYPT,
                 now=now,
-                policy=self._policy,
+                policy=policy,
                 cache=self._cache,
             )
             for evidence in found
         ]
 
-    async def signer(
-        self, evidence: Evidence, recipients: Sequence[DirectAddress], now: datetime
-    ) -> Judgement:
-        """Say for each recipient whether it believes the signer: by the recipient's anchors."""
-        anchors = await self._database.read(
-            lambda c: {r: self._sets.anchors_for(c, r, Direction.INCOMING) for r in recipients}
+    async def policies(
+        self, recipients: Sequence[DirectAddress]
+    ) -> Mapping[DirectAddress, CertificatePolicy]:
+        """Return what the domain of each recipient demands now."""
+        return await self._database.read(
+            lambda c: {r: self._policies.policy_for(c, r.domain) for r in recipients}
         )
-        together = self._sets.merged(anchors.values())
-        complete = await self._completion.complete(evidence, together, now=now, policy=self._policy)
+
+    async def signer(
+        self,
+        evidence: Evidence,
+        policies: Mapping[DirectAddress, CertificatePolicy],
+        now: datetime,
+    ) -> Judgement:
+        """Say for each recipient whether it believes the signer: by its own anchors and policy."""
+        anchors = await self._database.read(
+            lambda c: {r: self._sets.anchors_for(c, r, Direction.INCOMING, now) for r in policies}
+        )
+        together, policy = self._sets.merged(anchors.values()), loosest(policies.values())
+        complete = await self._completion.complete(evidence, together, now=now, policy=policy)
         return await asyncio.to_thread(
-            judge, complete, anchors, now=now, policy=self._policy, cache=self._cache
+            judge, complete, anchors, now=now, policies=policies, cache=self._cache
         )

@@ -1,4 +1,4 @@
-"""Which way a trust anchor counts.
+"""Which way a trust anchor counts, and when.
 
 Pure: values only.
 
@@ -8,9 +8,12 @@ Standards:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
+from typing import Final
 
-__all__ = ["Direction", "Purpose"]
+__all__ = ["ALWAYS", "Direction", "Period", "Purpose"]
 
 
 class Direction(Enum):
@@ -25,3 +28,14 @@ class Purpose(Enum):
 
     ENCRYPT = "encrypt"  # to a recipient: outgoing anchors
     SIGN = "sign"  # by a sender: incoming anchors
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From when, included, until when, excluded, somebody is trusted; None: no such limit."""
+
+    begins: datetime | None = None
+    ends: datetime | None = None
+
+
+ALWAYS: Final = Period()

@@ -1,6 +1,7 @@
-"""Trust anchors in the database: who trusts which CA, and for which direction.
+"""Trust anchors in the database: who trusts which CA by itself, and for which direction.
 
-Talks to the database, inside the caller's transaction.
+Talks to the database, inside the caller's transaction. Bundles are `trust_bundles.bundles`; what
+an address trusts in all is `trust_bundles.sets`.
 
 Standards:
     AS  Applicability Statement for Secure Health Transport v1.3, section 4.2.3
@@ -8,34 +9,30 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certs.address import DirectAddress, parse_address, parse_domain
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.issuers import sha256_of
-from trust_bundles.anchors import Anchors
-from trust_bundles.policy import Direction
-from trust_bundles.tables import anchor
+from trust_bundles.owners import owner_of
+from trust_bundles.policy import ALWAYS, Direction, Period
+from trust_bundles.tables import anchor, bundle_use, certificate_policy
 
 __all__ = [
-    "AnchorSets",
     "StoredAnchor",
     "add_anchor",
-    "anchors_for",
+    "change_anchor",
+    "forget_owner",
     "list_anchors",
     "remove_anchor",
 ]
-
-
-SETS: Final = 256  # kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,8 @@ class StoredAnchor:
     owner: str
     directions: frozenset[Direction]
     added_at: datetime
+    enabled: bool = True
+    period: Period = ALWAYS
 
 
 def add_anchor(
@@ -56,20 +55,20 @@ def add_anchor(
     domain_or_address: str,
     directions: Collection[Direction],
     now: datetime,
+    period: Period = ALWAYS,
 ) -> str:
     """Trust `certificate` for a domain or one address; return its SHA-256 in hexadecimal.
 
-    An anchor the owner has already takes the new directions.
+    An anchor the owner has already takes the new directions and period, and is enabled.
 
     Raises:
         DirectError: ADDRESS_MALFORMED; CONFIGURATION_INVALID where no direction is given.
     """
-    if not directions:
-        raise DirectError(Reason.CONFIGURATION_INVALID, "an anchor needs a direction")
-    owner, sha256 = _owner(domain_or_address), sha256_of(certificate).hex()
-    ways = {way.value: way in directions for way in Direction}
+    _directed(directions)
+    owner, sha256 = owner_of(domain_or_address), sha256_of(certificate).hex()
+    values = {**_ways(directions), **_bounds(period), "enabled": True}
     here = (anchor.c.owner == owner) & (anchor.c.sha256 == sha256)
-    if connection.execute(sa.update(anchor).where(here).values(**ways)).rowcount == 0:
+    if connection.execute(sa.update(anchor).where(here).values(**values)).rowcount == 0:
         connection.execute(
             sa.insert(anchor).values(
                 id=new_id(now),
@@ -78,10 +77,36 @@ def add_anchor(
                 subject=certificate.subject.rfc4514_string(),
                 owner=owner,
                 added_at=now,
-                **ways,
+                **values,
             )
         )
     return sha256
+
+
+def change_anchor(
+    connection: sa.Connection,
+    sha256: str,
+    domain_or_address: str | None = None,
+    *,
+    enabled: bool | None = None,
+    directions: Collection[Direction] | None = None,
+    period: Period | None = None,
+) -> int:
+    """Change what is given, everywhere or for one owner; return how many rows it was.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID where `directions` is empty; RESOURCE_NOT_FOUND.
+    """
+    values: dict[str, object] = {} if enabled is None else {"enabled": enabled}
+    if directions is not None:
+        _directed(directions)
+        values |= _ways(directions)
+    if period is not None:
+        values |= _bounds(period)
+    if not values:
+        raise DirectError(Reason.CONFIGURATION_INVALID, "nothing to change")
+    query = sa.update(anchor).where(_these(sha256, domain_or_address)).values(**values)
+    return _some(connection.execute(query).rowcount, sha256)
 
 
 def list_anchors(
@@ -90,7 +115,7 @@ def list_anchors(
     """Return all anchors, or those that one domain or address itself has."""
     query = sa.select(anchor).order_by(anchor.c.owner, anchor.c.subject, anchor.c.sha256)
     if domain_or_address is not None:
-        query = query.where(anchor.c.owner == _owner(domain_or_address))
+        query = query.where(anchor.c.owner == owner_of(domain_or_address))
     return [_stored(row) for row in connection.execute(query)]
 
 
@@ -98,70 +123,47 @@ def remove_anchor(
     connection: sa.Connection, sha256: str, domain_or_address: str | None = None
 ) -> int:
     """Trust it no more, anywhere or for one owner; return how many owners lost it."""
-    query = sa.delete(anchor).where(anchor.c.sha256 == sha256.lower().replace(":", ""))
-    if domain_or_address is not None:
-        query = query.where(anchor.c.owner == _owner(domain_or_address))
+    query = sa.delete(anchor).where(_these(sha256, domain_or_address))
     return connection.execute(query).rowcount
 
 
-class AnchorSets:
-    """The sets of anchors in use, each made once: making one costs more than a decision.
+def forget_owner(connection: sa.Connection, domain_or_address: str) -> int:
+    """Drop the anchors, uses of bundles and policy of an owner; return how many there were.
 
-    A set is a function of the rows, so a changed row gives another set at the next message.
+    A domain's addresses are owners of their own: forget each.
     """
-
-    def __init__(self) -> None:
-        self._sets: dict[tuple[str, ...], Anchors] = {}
-        self._merged: dict[frozenset[bytes], Anchors] = {}
-
-    def anchors_for(
-        self, connection: sa.Connection, address: DirectAddress, direction: Direction
-    ) -> Anchors:
-        """Return what `address` trusts in one direction: its own and its domain's (AS-080)."""
-        names = tuple(connection.execute(_trusted(anchor.c.sha256, address, direction)).scalars())
-        if names not in self._sets:
-            _bound(self._sets)
-            self._sets[names] = anchors_for(connection, address, direction)
-        return self._sets[names]
-
-    def merged(self, sets: Iterable[Anchors]) -> Anchors:
-        """Return all anchors of several sets as one."""
-        by_digest = {one.digest: one for one in sets}
-        if len(by_digest) == 1:
-            return next(iter(by_digest.values()))
-        key = frozenset(by_digest)
-        if key not in self._merged:
-            _bound(self._merged)
-            self._merged[key] = Anchors(cert for one in by_digest.values() for cert in one)
-        return self._merged[key]
-
-
-def anchors_for(connection: sa.Connection, address: DirectAddress, direction: Direction) -> Anchors:
-    """Return what `address` trusts in one direction, made anew from the database."""
-    rows = connection.execute(_trusted(anchor.c.certificate, address, direction)).scalars()
-    return Anchors(x509.load_der_x509_certificate(der) for der in rows)
-
-
-def _trusted(
-    column: sa.Column[Any], address: DirectAddress, direction: Direction
-) -> sa.Select[Any]:
-    return (
-        sa.select(column)
-        .where(anchor.c.owner.in_((address.key, address.domain)))
-        .where(anchor.c[direction.value])
-        .order_by(anchor.c.sha256)
+    owner = owner_of(domain_or_address)
+    columns: Final = (anchor.c.owner, bundle_use.c.owner, certificate_policy.c.domain)
+    return sum(
+        connection.execute(sa.delete(column.table).where(column == owner)).rowcount
+        for column in columns
     )
 
 
-def _bound(sets: dict[Any, Anchors]) -> None:
-    if len(sets) >= SETS:
-        del sets[next(iter(sets))]
+def _these(sha256: str, domain_or_address: str | None) -> sa.ColumnElement[bool]:
+    these = anchor.c.sha256 == sha256.lower().replace(":", "")
+    if domain_or_address is not None:
+        these &= anchor.c.owner == owner_of(domain_or_address)
+    return these
 
 
-def _owner(domain_or_address: str) -> str:
-    if "@" in domain_or_address:
-        return parse_address(domain_or_address).key
-    return parse_domain(domain_or_address)
+def _some(count: int, sha256: str) -> int:
+    if not count:
+        raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no anchor {sha256}")
+    return count
+
+
+def _directed(directions: Collection[Direction]) -> None:
+    if not directions:
+        raise DirectError(Reason.CONFIGURATION_INVALID, "an anchor needs a direction")
+
+
+def _ways(directions: Collection[Direction]) -> dict[str, object]:
+    return {way.value: way in directions for way in Direction}
+
+
+def _bounds(period: Period) -> dict[str, object]:
+    return {"trusted_from": period.begins, "trusted_until": period.ends}
 
 
 def _stored(row: sa.Row[tuple[object, ...]]) -> StoredAnchor:
@@ -172,4 +174,6 @@ def _stored(row: sa.Row[tuple[object, ...]]) -> StoredAnchor:
         owner=columns[anchor.c.owner],
         directions=frozenset(way for way in Direction if columns[anchor.c[way.value]]),
         added_at=columns[anchor.c.added_at],
+        enabled=columns[anchor.c.enabled],
+        period=Period(columns[anchor.c.trusted_from], columns[anchor.c.trusted_until]),
     )

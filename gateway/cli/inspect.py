@@ -130,7 +130,9 @@ def _examined(
         with scratch() as inner:
             opened = open_message(message, inner, identities=identities, policy=policy)
         # The signer is judged in any case: people want to see all that is wrong.
-        judgement = judge(signer_evidence(opened), {recipient: anchors}, now=now, policy=policy)
+        judgement = judge(
+            signer_evidence(opened), {recipient: anchors}, now=now, policies={recipient: policy}
+        )
         decision = judgement.decisions[recipient]
         envelope = Envelope(sender or opened.facts.author, (recipient,))
         check_envelope(opened.facts, envelope, policy.profile)

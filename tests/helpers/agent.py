@@ -494,7 +494,6 @@ async def open_agent(
             notices=notices,
             clock=clock,
             retry_at=retry_at,
-            policy=policy,
             window=WINDOW,
         ),
         transmission=Transmission(

@@ -23,6 +23,9 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(length=320), nullable=False),
         sa.Column("incoming", sa.Boolean(), nullable=False),
         sa.Column("outgoing", sa.Boolean(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("trusted_from", sa.BigInteger(), nullable=True),
+        sa.Column("trusted_until", sa.BigInteger(), nullable=True),
         sa.Column("added_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_anchor")),
         sa.UniqueConstraint("owner", "sha256", name=op.f("uq_anchor_owner_sha256")),
@@ -54,6 +57,31 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_body")),
     )
     op.create_table(
+        "bundle",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("url", sa.Text(), nullable=True),
+        sa.Column("interval_s", sa.Integer(), nullable=False),
+        sa.Column("signers", sa.Text(), nullable=True),
+        sa.Column("tls_ca", sa.Text(), nullable=True),
+        sa.Column("needs_approval", sa.Boolean(), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("added_at", sa.BigInteger(), nullable=False),
+        sa.Column("in_force", sa.Integer(), nullable=True),
+        sa.Column("staged", sa.Integer(), nullable=True),
+        sa.Column("digest", sa.String(length=64), nullable=True),
+        sa.Column("status", sa.String(length=32), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("checked_at", sa.BigInteger(), nullable=True),
+        sa.Column("good_at", sa.BigInteger(), nullable=True),
+        sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("etag", sa.Text(), nullable=True),
+        sa.Column("last_modified", sa.Text(), nullable=True),
+        sa.Column("seen_sha256", sa.String(length=64), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_bundle")),
+    )
+    op.create_index(op.f("ix_bundle_due_at"), "bundle", ["due_at"], unique=False)
+    op.create_table(
         "cached",
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
@@ -65,6 +93,14 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_cached_expires_at"), "cached", ["expires_at"], unique=False)
     op.create_index(op.f("ix_cached_kind"), "cached", ["kind"], unique=False)
+    op.create_table(
+        "certificate_policy",
+        sa.Column("domain", sa.String(length=255), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("changed_by", sa.String(length=320), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("domain", name=op.f("pk_certificate_policy")),
+    )
     op.create_table(
         "domain",
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -150,20 +186,23 @@ def upgrade() -> None:
         "fhir_notification",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("subscription_id", sa.Uuid(), nullable=False),
-        sa.Column("resource_id", sa.Uuid(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("resource_id", sa.Uuid(), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("due_at", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_notification")),
     )
     op.create_index(
-        op.f("ix_fhir_notification_due_at"), "fhir_notification", ["due_at"], unique=False
+        op.f("ix_fhir_notification_kind_created_at"),
+        "fhir_notification",
+        ["kind", "created_at"],
+        unique=False,
     )
     op.create_index(
-        op.f("ix_fhir_notification_subscription_id"),
+        op.f("ix_fhir_notification_subscription_id_created_at"),
         "fhir_notification",
-        ["subscription_id"],
+        ["subscription_id", "created_at"],
         unique=False,
     )
     op.create_table(
@@ -211,6 +250,18 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_table(
+        "fhir_socket_token",
+        sa.Column("token_sha256", sa.String(length=64), nullable=False),
+        sa.Column("subscription_id", sa.Uuid(), nullable=False),
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("issued_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("token_sha256", name=op.f("pk_fhir_socket_token")),
+    )
+    op.create_index(
+        op.f("ix_fhir_socket_token_expires_at"), "fhir_socket_token", ["expires_at"], unique=False
+    )
+    op.create_table(
         "fhir_version",
         sa.Column("resource_id", sa.Uuid(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -248,13 +299,17 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("certificate", sa.LargeBinary(), nullable=False),
         sa.Column("chain", sa.LargeBinary(), nullable=False),
-        sa.Column("key_envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("key_envelope", sa.LargeBinary(), nullable=True),
+        sa.Column("token_label", sa.String(length=255), nullable=True),
         sa.Column("signs", sa.Boolean(), nullable=False),
         sa.Column("decrypts", sa.Boolean(), nullable=False),
         sa.Column("not_before", sa.BigInteger(), nullable=False),
         sa.Column("not_after", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("publish_at", sa.BigInteger(), nullable=True),
+        sa.Column("sign_from", sa.BigInteger(), nullable=True),
+        sa.Column("sign_until", sa.BigInteger(), nullable=True),
         sa.Column("retired_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_own_identity")),
         sa.UniqueConstraint("sha256", name=op.f("uq_own_identity_sha256")),
@@ -265,6 +320,17 @@ def upgrade() -> None:
         sa.Column("destination", sa.String(length=255), nullable=False),
         sa.Column("paused_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("destination", name=op.f("pk_paused_destination")),
+    )
+    op.create_table(
+        "pending_key",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("subject", sa.String(length=320), nullable=False),
+        sa.Column("public_sha256", sa.String(length=64), nullable=False),
+        sa.Column("key_envelope", sa.LargeBinary(), nullable=True),
+        sa.Column("token_label", sa.String(length=255), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pending_key")),
+        sa.UniqueConstraint("public_sha256", name=op.f("uq_pending_key_public_sha256")),
     )
     op.create_table(
         "address",
@@ -280,6 +346,62 @@ def upgrade() -> None:
         sa.UniqueConstraint("address_key", name=op.f("uq_address_address_key")),
     )
     op.create_index(op.f("ix_address_domain"), "address", ["domain"], unique=False)
+    op.create_table(
+        "bundle_anchor",
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("certificate", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["bundle"],
+            ["bundle.name"],
+            name=op.f("fk_bundle_anchor_bundle_bundle"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("bundle", "sha256", name=op.f("pk_bundle_anchor")),
+    )
+    op.create_table(
+        "bundle_use",
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("owner", sa.String(length=320), nullable=False),
+        sa.Column("incoming", sa.Boolean(), nullable=False),
+        sa.Column("outgoing", sa.Boolean(), nullable=False),
+        sa.Column("added_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["bundle"],
+            ["bundle.name"],
+            name=op.f("fk_bundle_use_bundle_bundle"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("bundle", "owner", name=op.f("pk_bundle_use")),
+    )
+    op.create_index(op.f("ix_bundle_use_owner"), "bundle_use", ["owner"], unique=False)
+    op.create_table(
+        "bundle_version",
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("form", sa.String(length=32), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=320), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("approved_by", sa.String(length=320), nullable=True),
+        sa.Column("in_force_at", sa.BigInteger(), nullable=True),
+        sa.Column("signer", sa.String(length=64), nullable=True),
+        sa.Column("signed_at", sa.BigInteger(), nullable=True),
+        sa.Column("metadata", sa.Text(), nullable=True),
+        sa.Column("anchors", sa.Integer(), nullable=False),
+        sa.Column("skipped", sa.JSON(), nullable=False),
+        sa.Column("added", sa.JSON(), nullable=False),
+        sa.Column("removed", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["bundle"],
+            ["bundle.name"],
+            name=op.f("fk_bundle_version_bundle_bundle"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("bundle", "number", name=op.f("pk_bundle_version")),
+    )
     op.create_table(
         "edge_user_address",
         sa.Column("user", sa.String(length=255), nullable=False),
@@ -497,14 +619,21 @@ def downgrade() -> None:
     op.drop_table("message")
     op.drop_table("fhir_client_mailbox")
     op.drop_table("edge_user_address")
+    op.drop_table("bundle_version")
+    op.drop_index(op.f("ix_bundle_use_owner"), table_name="bundle_use")
+    op.drop_table("bundle_use")
+    op.drop_table("bundle_anchor")
     op.drop_index(op.f("ix_address_domain"), table_name="address")
     op.drop_table("address")
+    op.drop_table("pending_key")
     op.drop_table("paused_destination")
     op.drop_index(op.f("ix_own_identity_subject"), table_name="own_identity")
     op.drop_table("own_identity")
     op.drop_index("ix_job_state_due_at", table_name="job")
     op.drop_table("job")
     op.drop_table("fhir_version")
+    op.drop_index(op.f("ix_fhir_socket_token_expires_at"), table_name="fhir_socket_token")
+    op.drop_table("fhir_socket_token")
     op.drop_index(op.f("ix_fhir_resource_type_owner_sent_id"), table_name="fhir_resource")
     op.drop_index(op.f("ix_fhir_resource_type_owner_last_updated_id"), table_name="fhir_resource")
     op.drop_index(op.f("ix_fhir_resource_type_owner_activity_id"), table_name="fhir_resource")
@@ -512,8 +641,10 @@ def downgrade() -> None:
     op.drop_table("fhir_resource")
     op.drop_index(op.f("ix_fhir_read_owner"), table_name="fhir_read")
     op.drop_table("fhir_read")
-    op.drop_index(op.f("ix_fhir_notification_subscription_id"), table_name="fhir_notification")
-    op.drop_index(op.f("ix_fhir_notification_due_at"), table_name="fhir_notification")
+    op.drop_index(
+        op.f("ix_fhir_notification_subscription_id_created_at"), table_name="fhir_notification"
+    )
+    op.drop_index(op.f("ix_fhir_notification_kind_created_at"), table_name="fhir_notification")
     op.drop_table("fhir_notification")
     op.drop_index(op.f("ix_fhir_index_type_name_value"), table_name="fhir_index")
     op.drop_index(op.f("ix_fhir_index_type_name_low"), table_name="fhir_index")
@@ -527,9 +658,12 @@ def downgrade() -> None:
     op.drop_table("fhir_binary")
     op.drop_table("edge_user")
     op.drop_table("domain")
+    op.drop_table("certificate_policy")
     op.drop_index(op.f("ix_cached_kind"), table_name="cached")
     op.drop_index(op.f("ix_cached_expires_at"), table_name="cached")
     op.drop_table("cached")
+    op.drop_index(op.f("ix_bundle_due_at"), table_name="bundle")
+    op.drop_table("bundle")
     op.drop_table("body")
     op.drop_index(op.f("ix_audit_event_subject"), table_name="audit_event")
     op.drop_table("audit_event")

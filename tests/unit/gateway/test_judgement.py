@@ -121,7 +121,8 @@ def test_evidence_is_what_the_message_carried_about_its_author() -> None:
 def judged(message: bytes, *, signer: DirectAddress = CHEN, **anchors: Anchors) -> Judgement:
     evidence = signer_evidence(opened(message, signer)[0])
     by_address = {{"rivera": RIVERA, "desk": DESK}[name]: a for name, a in anchors.items()}
-    return judge(evidence, by_address, now=NOW, policy=POLICY, cache=VerdictCache())
+    policies = dict.fromkeys(by_address, POLICY)
+    return judge(evidence, by_address, now=NOW, policies=policies, cache=VerdictCache())
 
 
 def test_each_recipient_judges_by_its_own_anchors() -> None:

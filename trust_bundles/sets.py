@@ -1,0 +1,136 @@
+"""What an address trusts in all: its own anchors, its domain's, and those of their bundles.
+
+Talks to the database, inside the caller's transaction. Asked at every message, so that a change
+is in force at the next one: a question costs one small query, and a set is made once.
+
+Standards:
+    AS   Applicability Statement for Secure Health Transport v1.3, section 4.2.3 (AS-080)
+    TB-008, TB-010 of our catalogue
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from cryptography import x509
+
+from certs.address import DirectAddress
+from trust_bundles.anchors import Anchors
+from trust_bundles.policy import Direction
+from trust_bundles.tables import anchor, bundle, bundle_anchor, bundle_use
+
+__all__ = ["AnchorSets", "anchors_for", "sources_of"]
+
+SETS: Final = 256  # kept
+
+
+class AnchorSets:
+    """The sets of anchors in use, each made once: making one costs more than a decision.
+
+    A set is a function of the rows, so a changed row gives another set at the next message.
+    """
+
+    def __init__(self) -> None:
+        self._sets: dict[tuple[str, ...], Anchors] = {}
+        self._merged: dict[frozenset[bytes], Anchors] = {}
+
+    def anchors_for(
+        self,
+        connection: sa.Connection,
+        address: DirectAddress,
+        direction: Direction,
+        now: datetime,
+    ) -> Anchors:
+        """Return what `address` trusts in one direction at `now` (AS-080)."""
+        single = _single(anchor.c.sha256, address, direction, now)
+        bundled = _bundled(sa.func.coalesce(bundle.c.digest, ""), address, direction)
+        names = tuple(sorted(connection.execute(sa.union_all(single, bundled)).scalars()))
+        if names not in self._sets:
+            _bound(self._sets)
+            self._sets[names] = anchors_for(connection, address, direction, now)
+        return self._sets[names]
+
+    def merged(self, sets: Iterable[Anchors]) -> Anchors:
+        """Return all anchors of several sets as one."""
+        by_digest = {one.digest: one for one in sets}
+        if len(by_digest) == 1:
+            return next(iter(by_digest.values()))
+        key = frozenset(by_digest)
+        if key not in self._merged:
+            _bound(self._merged)
+            self._merged[key] = Anchors(cert for one in by_digest.values() for cert in one)
+        return self._merged[key]
+
+
+def anchors_for(
+    connection: sa.Connection, address: DirectAddress, direction: Direction, now: datetime
+) -> Anchors:
+    """Return what `address` trusts in one direction at `now`, made anew from the database."""
+    single = _single(anchor.c.certificate, address, direction, now)
+    bundled = _bundled(bundle_anchor.c.certificate, address, direction).join(
+        bundle_anchor, bundle_anchor.c.bundle == bundle.c.name
+    )
+    # The administrator's own come first: path building tries anchors of one name in this order.
+    found = dict.fromkeys(connection.execute(single.order_by(anchor.c.sha256)).scalars())
+    found |= dict.fromkeys(connection.execute(bundled.order_by(bundle_anchor.c.sha256)).scalars())
+    return Anchors(x509.load_der_x509_certificate(der) for der in found)
+
+
+def sources_of(
+    connection: sa.Connection,
+    sha256: str,
+    address: DirectAddress,
+    direction: Direction,
+    now: datetime,
+) -> Sequence[tuple[str, str | None]]:
+    """Return by whom and by which bundle (None: by itself) `address` has this anchor."""
+    single = _single(anchor.c.owner, address, direction, now).where(anchor.c.sha256 == sha256)
+    bundled = (
+        sa.select(bundle_use.c.owner, bundle_use.c.bundle)
+        .join(bundle, bundle.c.name == bundle_use.c.bundle)
+        .join(bundle_anchor, bundle_anchor.c.bundle == bundle.c.name)
+        .where(_attached(address, direction), bundle_anchor.c.sha256 == sha256)
+        .order_by(bundle_use.c.bundle)
+    )
+    owners: list[tuple[str, str | None]] = [(o, None) for o in connection.execute(single).scalars()]
+    return [*owners, *((row.owner, row.bundle) for row in connection.execute(bundled))]
+
+
+def _single(
+    column: sa.Column[Any], address: DirectAddress, direction: Direction, now: datetime
+) -> sa.Select[Any]:
+    begins, ends = anchor.c.trusted_from, anchor.c.trusted_until
+    return sa.select(column).where(
+        anchor.c.owner.in_((address.key, address.domain)),
+        anchor.c[direction.value],
+        anchor.c.enabled,
+        begins.is_(None) | (begins <= now),
+        ends.is_(None) | (ends > now),
+    )
+
+
+def _bundled(
+    column: sa.ColumnElement[Any], address: DirectAddress, direction: Direction
+) -> sa.Select[Any]:
+    return (
+        sa.select(column)
+        .select_from(bundle_use)
+        .join(bundle, bundle.c.name == bundle_use.c.bundle)
+        .where(_attached(address, direction))
+    )
+
+
+def _attached(address: DirectAddress, direction: Direction) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        bundle_use.c.owner.in_((address.key, address.domain)),
+        bundle_use.c[direction.value],
+        bundle.c.enabled,
+    )
+
+
+def _bound(sets: dict[Any, Anchors]) -> None:
+    if len(sets) >= SETS:
+        del sets[next(iter(sets))]
