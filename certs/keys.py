@@ -1,6 +1,7 @@
 """Our own certificates and private keys, in the database.
 
-Talks to the database; keys lie there as envelopes (`certs.envelope`) and are opened once.
+Talks to the database. Keys lie there as envelopes (`certs.envelope`), or in a PKCS#11 token.
+`certs.stored_keys` opens them for the pipeline.
 
 Standards:
     AS      Applicability Statement for Secure Health Transport v1.3, sections 1.4 and 2
@@ -9,14 +10,11 @@ Standards:
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from threading import Lock
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -26,29 +24,29 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.address import DirectAddress
 from certs.binding import Binding, binding_of
-from certs.envelope import KEK_OCTETS, open_envelope, seal_envelope
+from certs.envelope import open_envelope, seal_envelope
 from certs.errors import DirectError, Reason
-from certs.identity import Identity, SoftwareKey
 from certs.ids import new_id
 from certs.issue import Use
 from certs.issuers import sha256_of
 from certs.pkcs12 import KeyBundle
 from certs.policy import CertificatePolicy
-from certs.ports import Database
 from certs.profile import fit_to_encrypt, fit_to_sign
 from certs.tables import own_identity
 
 __all__ = [
+    "SELECT",
+    "HeldKey",
     "OwnIdentity",
-    "StoredKeys",
     "add",
+    "described",
     "export",
+    "find",
+    "keep",
     "list_identities",
-    "read_kek",
-    "retire",
+    "public_sha256",
 ]
 
-IDENTITIES_CACHED: Final = 10_000
 DEFAULT_POLICY: Final = CertificatePolicy()
 
 
@@ -64,7 +62,42 @@ class OwnIdentity:
     uses: frozenset[Use]
     sha256: str
     created_at: datetime
+    publish_at: datetime | None
+    sign_from: datetime | None
+    sign_until: datetime | None
     retired_at: datetime | None
+    token_label: str | None
+
+    def is_retired(self, now: datetime) -> bool:
+        """Say whether it is published no more and signs no more."""
+        return self.retired_at is not None and self.retired_at <= now
+
+    def is_valid(self, now: datetime) -> bool:
+        """Say whether `now` lies between the certificate's own dates."""
+        certificate = self.certificate
+        return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+
+    def is_published(self, now: datetime) -> bool:
+        """Say whether peers are to find it: it is encrypted to, and its time has come."""
+        come = self.publish_at is None or self.publish_at <= now
+        return come and Use.ENCRYPT in self.uses and self.is_valid(now) and not self.is_retired(now)
+
+    def signs(self, now: datetime) -> bool:
+        """Say whether it signs, as `StoredKeys` asks the database."""
+        come = self.sign_from is None or self.sign_from <= now
+        gone = self.sign_until is not None and self.sign_until <= now
+        usable = self.is_valid(now) and not self.is_retired(now)
+        return Use.SIGN in self.uses and come and not gone and usable
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """Where a private key lies: sealed in an envelope for the row `id`, or in a token."""
+
+    id: UUID
+    public: CertificatePublicKeyTypes
+    envelope: bytes | None = None
+    token_label: str | None = None
 
 
 def add(
@@ -86,22 +119,56 @@ def add(
             CONFIGURATION_INVALID where key and certificate do not belong together, or we have
             the certificate already.
     """
-    certificate, sha256 = bundle.certificate, sha256_of(bundle.certificate).hex()
-    if _public_bytes(bundle.key.public_key()) != _public_bytes(certificate.public_key()):
+    identifier = new_id(now)
+    held = HeldKey(
+        identifier,
+        bundle.key.public_key(),
+        seal_envelope(bundle.key, kek=kek, context=identifier.bytes),
+    )
+    return keep(
+        connection,
+        held,
+        bundle.certificate,
+        bundle.chain,
+        subject=subject,
+        now=now,
+        uses=uses,
+        policy=policy,
+    )
+
+
+def keep(
+    connection: sa.Connection,
+    held: HeldKey,
+    certificate: x509.Certificate,
+    chain: Sequence[x509.Certificate],
+    *,
+    subject: DirectAddress | str,
+    now: datetime,
+    uses: frozenset[Use] | None = None,
+    policy: CertificatePolicy = DEFAULT_POLICY,
+) -> UUID:
+    """Keep a certificate for a key that is sealed already, or lies in a token.
+
+    Raises:
+        DirectError: as for `add`.
+    """
+    sha256 = sha256_of(certificate).hex()
+    if public_sha256(held.public) != public_sha256(certificate.public_key()):
         raise DirectError(Reason.CONFIGURATION_INVALID, "certificate is not for this key")
-    if connection.execute(_SELECT.where(own_identity.c.sha256 == sha256)).first():
+    if connection.execute(SELECT.where(own_identity.c.sha256 == sha256)).first():
         raise DirectError(Reason.CONFIGURATION_INVALID, f"certificate {sha256} is here already")
     name, binding = _bound(certificate, subject, policy)
     permitted = _permitted(certificate, policy, wanted=uses or frozenset(Use))
-    identifier = new_id(now)
     connection.execute(
         sa.insert(own_identity).values(
-            id=identifier,
+            id=held.id,
             subject=name,
             kind=binding.value,
             certificate=certificate.public_bytes(Encoding.DER),
-            chain=b"".join(cert.public_bytes(Encoding.PEM) for cert in bundle.chain),
-            key_envelope=seal_envelope(bundle.key, kek=kek, context=identifier.bytes),
+            chain=b"".join(cert.public_bytes(Encoding.PEM) for cert in chain),
+            key_envelope=held.envelope,
+            token_label=held.token_label,
             signs=Use.SIGN in permitted,
             decrypts=Use.ENCRYPT in permitted,
             not_before=certificate.not_valid_before_utc,
@@ -110,120 +177,58 @@ def add(
             created_at=now,
         )
     )
-    return identifier
+    return held.id
 
 
 def list_identities(
     connection: sa.Connection, subjects: Sequence[str] | None = None
 ) -> Sequence[OwnIdentity]:
     """Return our certificates: all, or those of the given address keys and domains."""
-    query = _SELECT.order_by(own_identity.c.subject, own_identity.c.not_before.desc())
+    query = SELECT.order_by(own_identity.c.subject, own_identity.c.not_before.desc())
     if subjects is not None:
         query = query.where(own_identity.c.subject.in_(subjects))
-    return [_described(row) for row in connection.execute(query).mappings()]
+    return [described(row) for row in connection.execute(query).mappings()]
 
 
-def retire(connection: sa.Connection, sha256: str, now: datetime) -> bool:
-    """Sign with it no more; mail encrypted to it can still be opened. Return if it was in use."""
-    query = (
-        sa.update(own_identity)
-        .where(own_identity.c.sha256 == sha256, own_identity.c.retired_at.is_(None))
-        .values(retired_at=now)
+def find(connection: sa.Connection, sha256: str) -> OwnIdentity:
+    """Return the certificate whose fingerprint begins like this, colons and case aside.
+
+    Raises:
+        DirectError: RESOURCE_NOT_FOUND; RESOURCE_CONFLICT where several begin so.
+    """
+    wanted = sha256.replace(":", "").lower()
+    rows = connection.execute(
+        SELECT.where(own_identity.c.sha256.startswith(wanted, autoescape=True)).limit(2)
     )
-    return connection.execute(query).rowcount == 1
+    found = [described(row) for row in rows.mappings()]
+    if not found or not wanted:
+        raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no certificate {sha256}")
+    if len(found) > 1:
+        raise DirectError(Reason.RESOURCE_CONFLICT, f"several certificates begin with {sha256}")
+    return found[0]
 
 
 def export(connection: sa.Connection, sha256: str, *, kek: bytes) -> KeyBundle:
     """Return an identity with its private key.
 
     Raises:
-        DirectError: RESOURCE_NOT_FOUND; CONFIGURATION_INVALID for the wrong key-encryption key.
+        DirectError: RESOURCE_NOT_FOUND; CONFIGURATION_INVALID for the wrong key-encryption key,
+            or a key in a token, which cannot be taken out.
     """
-    row = connection.execute(_SELECT.where(own_identity.c.sha256 == sha256)).mappings().first()
+    row = connection.execute(SELECT.where(own_identity.c.sha256 == sha256)).mappings().first()
     if row is None:
         raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no certificate {sha256}")
-    own = _described(row)
+    own = described(row)
+    if row["key_envelope"] is None:
+        raise DirectError(Reason.CONFIGURATION_INVALID, "the key is in a token and stays there")
     key = open_envelope(row["key_envelope"], kek=kek, context=own.id.bytes)
     return KeyBundle(key, own.certificate, own.chain)
 
 
-def read_kek(path: Path) -> bytes:
-    """Return the key-encryption key: the 32 octets, or 64 hexadecimal digits, in a file.
-
-    Raises:
-        DirectError: CONFIGURATION_INVALID; no such file, or of another length.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DirectError(Reason.CONFIGURATION_INVALID, f"{path}: {error.strerror}") from None
-    if len(data) == KEK_OCTETS:
-        return data
-    try:
-        key = bytes.fromhex(data.decode("ascii").strip())
-    except ValueError:
-        key = b""
-    if len(key) != KEK_OCTETS:
-        raise DirectError(Reason.CONFIGURATION_INVALID, f"{path}: not a key of 32 octets")
-    return key
-
-
-class StoredKeys:
-    """Our identities, opened on first use and kept. Implements `gateway.ports.Keys`."""
-
-    def __init__(self, *, database: Database, kek: bytes) -> None:
-        self._database = database
-        self._kek = kek
-        self._opened: OrderedDict[UUID, Identity] = OrderedDict()
-        self._lock = Lock()
-
-    async def signing(self, address: DirectAddress, now: datetime) -> Sequence[Identity]:
-        """Return the identities that sign for `address` now, the newest first.
-
-        The address's own, or its domain's where it has none: the narrower claim signs alone.
-        """
-        table = own_identity.c
-        query = (
-            _SELECT.where(table.subject.in_((address.key, address.domain)))
-            .where(table.signs, table.retired_at.is_(None))
-            .where(table.not_before <= now, table.not_after >= now)
-        )
-        rows = await self._rows(query)
-        own = [row for row in rows if row["kind"] == Binding.ADDRESS.value]
-        return await self._identities(own or rows)
-
-    async def decrypting(self, addresses: Sequence[DirectAddress]) -> Sequence[Identity]:
-        """Return every identity, of any age, that may open mail to any of `addresses`.
-
-        AS-071: expired and retired ones too, since mail outlives certificates.
-        """
-        subjects = {name for address in addresses for name in (address.key, address.domain)}
-        query = _SELECT.where(own_identity.c.subject.in_(subjects)).where(own_identity.c.decrypts)
-        return await self._identities(await self._rows(query))
-
-    async def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
-        ordered = query.order_by(own_identity.c.kind, own_identity.c.not_before.desc())
-        return await self._database.read(lambda c: c.execute(ordered).mappings().all())
-
-    async def _identities(self, rows: Sequence[sa.RowMapping]) -> Sequence[Identity]:
-        if all(row["id"] in self._opened for row in rows):
-            return [self._open(row) for row in rows]
-        return await asyncio.to_thread(lambda: [self._open(row) for row in rows])
-
-    def _open(self, row: sa.RowMapping) -> Identity:
-        with self._lock:
-            identity = self._opened.get(row["id"])
-            if identity is not None:
-                self._opened.move_to_end(row["id"])
-                return identity
-        own = _described(row)
-        key = open_envelope(row["key_envelope"], kek=self._kek, context=own.id.bytes)
-        identity = Identity(own.certificate, own.chain, SoftwareKey(key))
-        with self._lock:
-            self._opened[own.id] = identity
-            if len(self._opened) > IDENTITIES_CACHED:
-                self._opened.popitem(last=False)
-        return identity
+def public_sha256(key: CertificatePublicKeyTypes) -> str:
+    """Return the SHA-256 of a public key (SubjectPublicKeyInfo) in hexadecimal."""
+    encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _bound(
@@ -255,7 +260,8 @@ def _permitted(
     return wanted & permitted
 
 
-def _described(row: sa.RowMapping) -> OwnIdentity:
+def described(row: sa.RowMapping) -> OwnIdentity:
+    """Return what a row of `SELECT` says."""
     uses = {Use.SIGN: row["signs"], Use.ENCRYPT: row["decrypts"]}
     chain = row["chain"]
     return OwnIdentity(
@@ -267,12 +273,12 @@ def _described(row: sa.RowMapping) -> OwnIdentity:
         uses=frozenset(use for use, granted in uses.items() if granted),
         sha256=row["sha256"],
         created_at=row["created_at"],
+        publish_at=row["publish_at"],
+        sign_from=row["sign_from"],
+        sign_until=row["sign_until"],
         retired_at=row["retired_at"],
+        token_label=row["token_label"],
     )
 
 
-def _public_bytes(key: CertificatePublicKeyTypes) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-_SELECT: Final = sa.select(own_identity)
+SELECT: Final = sa.select(own_identity)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-__all__ = ["UtcDateTime", "cached", "metadata", "own_identity"]
+__all__ = ["UtcDateTime", "cached", "metadata", "own_identity", "pending_key"]
 
 metadata: Final = sa.MetaData(
     naming_convention={
@@ -48,8 +48,10 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 # Our own certificates with their keys. `subject` is an address key or a domain; `chain` is the
-# intermediates in PEM, leaf's issuer first; `key_envelope` is opened by `certs.envelope` under
-# the key-encryption key.
+# intermediates in PEM, leaf's issuer first. The key lies in `key_envelope`, opened by
+# `certs.envelope` under the key-encryption key, or in a PKCS#11 token as `token_label`. The dates
+# are those of a rollover; where there is none they are NULL: published and signing at once, and
+# until it expires or is retired.
 own_identity: Final = sa.Table(
     "own_identity",
     metadata,
@@ -58,14 +60,30 @@ own_identity: Final = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("certificate", sa.LargeBinary, nullable=False),
     sa.Column("chain", sa.LargeBinary, nullable=False),
-    sa.Column("key_envelope", sa.LargeBinary, nullable=False),
+    sa.Column("key_envelope", sa.LargeBinary),
+    sa.Column("token_label", sa.String(255)),
     sa.Column("signs", sa.Boolean, nullable=False),
     sa.Column("decrypts", sa.Boolean, nullable=False),
     sa.Column("not_before", UtcDateTime, nullable=False),
     sa.Column("not_after", UtcDateTime, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False, unique=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("publish_at", UtcDateTime),
+    sa.Column("sign_from", UtcDateTime),
+    sa.Column("sign_until", UtcDateTime),
     sa.Column("retired_at", UtcDateTime),
+)
+
+# Keys whose certificate a CA has yet to issue. The identity made of one takes its id.
+pending_key: Final = sa.Table(
+    "pending_key",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("subject", sa.String(320), nullable=False),
+    sa.Column("public_sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("key_envelope", sa.LargeBinary),
+    sa.Column("token_label", sa.String(255)),
+    sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
 # What was fetched from elsewhere and holds for a while. `digest` is of kind and key together.

@@ -14,8 +14,8 @@ from certs.cache import CachingDirectory, DatabaseArchive
 from certs.directory import open_directory
 from certs.dns_client import DnsClient
 from certs.http_client import HttpClient
-from certs.keys import StoredKeys, read_kek
 from certs.policy import CertificatePolicy
+from certs.stored_keys import StoredKeys
 from fhir_bridge.terms import Terms
 from gateway import retry
 from gateway.background import in_background
@@ -25,6 +25,7 @@ from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
 from gateway.edge_out import MailboxSender
 from gateway.inbox import Inbox
+from gateway.key_access import key_access
 from gateway.metrics import Metrics
 from gateway.mx import MxResolver
 from gateway.notices import Notices
@@ -76,12 +77,12 @@ async def make_agent(
             archive=DatabaseArchive(database),
         )
     )
-    await stack.enter_async_context(in_background(keep_up(live, database, utc_now)))
     finder = (
         CachingDirectory(live=live, clock=utc_now, database=database)
         if config.discovery.cache
         else live
     )
+    await stack.enter_async_context(in_background(keep_up(finder, database, utc_now)))
     directory = metrics.directory(finder)
     trust = Trust(
         database=database, completion=finder, policy=_policy(config), cache=VerdictCache()
@@ -115,7 +116,6 @@ def _handlers(
 ) -> dict[str, Handler]:
     """Return the handlers of the jobs that judge, secure and hand over messages."""
     hostname = config.gateway.hostname
-    policy = _policy(config)
     configured = {name: mail_server(box) for name, box in config.mailboxes.items()}
     places = StoredPlaces(database=database, configured=configured)
     mailboxes = MailboxSender(hostname=hostname, servers=places)
@@ -126,14 +126,15 @@ def _handlers(
         database=database,
         bodies=bodies,
         directory=directory,
-        keys=StoredKeys(database=database, kek=read_kek(config.gateway.data / "kek")),
+        keys=_keys(stack, config, database),
         trust=trust,
-        sealer=Sealer(bodies=bodies, hostname=hostname),
+        sealer=Sealer(
+            database=database, bodies=bodies, hostname=hostname, peers=config.known_peers
+        ),
         inbox=inbox,
         notices=notices,
         clock=utc_now,
         retry_at=_retry_at,
-        policy=policy,
         window=timedelta(seconds=config.tracking.window_s),
     )
     edge = EdgeDelivery(
@@ -151,6 +152,19 @@ def _handlers(
         "report": edge.report,
         "relay": edge.relay,
     }
+
+
+def _keys(stack: AsyncExitStack, config: Config, database: SqlDatabase) -> StoredKeys:
+    """Return our identities, the key-encryption key having been read once."""
+    access = stack.enter_context(key_access(config))
+    access.kek()
+    kept = timedelta(days=config.keys.old_keys_days)
+    return StoredKeys(
+        database=database,
+        keks=access.keks,
+        token_key=access.token_key if access.has_token else None,
+        opens_since=lambda: utc_now() - kept,
+    )
 
 
 def _sender(

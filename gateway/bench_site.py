@@ -23,7 +23,7 @@ from certs import keys
 from certs.address import DirectAddress
 from certs.identity import Identity, SoftwareKey
 from certs.issue import KeyKind
-from certs.keys import read_kek
+from certs.kek import read_kek
 from gateway import domains
 from gateway.config import load
 from gateway.database import SqlDatabase

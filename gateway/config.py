@@ -25,6 +25,7 @@ from pydantic_settings import (
 from certs.address import parse_address, parse_domain
 from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
+from gateway.peers import Peer, Peers
 from gateway.tls_policy import Demand
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Fhir",
     "Gateway",
     "HostPort",
+    "Keys",
     "Mailbox",
     "Smtp",
     "Tracking",
@@ -103,6 +105,18 @@ class Gateway(_Section):
         return value
 
 
+class Keys(_Section):
+    """Where private keys are, and what protects them at rest."""
+
+    kek: str = Field("file:kek", description="or credential:NAME, token:LABEL; see docs/cli.md")
+    pkcs11_module: Path | None = Field(None, description="library of the PKCS#11 token; none: none")
+    pkcs11_token: str = Field("", description="label of the token")
+    pkcs11_pin: str = Field("", description="file:PATH or credential:NAME that holds its PIN")
+    old_keys_days: int = Field(3650, ge=1, description="days that a retired key still opens mail")
+
+    _files = field_validator("pkcs11_module", mode="before")(_none_where_empty)
+
+
 class Smtp(_Section):
     """One SMTP listener. An empty `listen` switches it off."""
 
@@ -126,7 +140,11 @@ class Fhir(_Section):
     tls_certificate: Path | None = Field(None, description="PEM chain; none: plain HTTP")
     tls_key: Path | None = Field(None, description="PEM key of tls_certificate")
     hook_hosts: tuple[str, ...] = Field(
-        (), description="hosts, or host:port, that subscriptions may send to"
+        (),
+        description="hosts, or host:port, that subscriptions may send to; http:// before: plain",
+    )
+    hook_private_addresses: bool = Field(
+        False, description="may names in hook_hosts be on private nets"
     )
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")
 
@@ -180,6 +198,7 @@ class Config(BaseSettings):
     )
 
     gateway: Gateway = Gateway()
+    keys: Keys = Keys()
     backbone: Smtp = Smtp()
     edge: Smtp = Smtp()
     fhir: Fhir = Fhir()
@@ -192,6 +211,9 @@ class Config(BaseSettings):
     tls: Mapping[str, Demand] = Field(
         default_factory=dict, description="domain to the TLS demanded; * is for all others"
     )
+    peers: Mapping[str, Peer] = Field(
+        default_factory=dict, description="domain to how it is sent to; * is for all others"
+    )
     mailboxes: Mapping[str, Mailbox] = Field(
         default_factory=dict, description="address, domain or * to the mail server of its users"
     )
@@ -203,14 +225,14 @@ class Config(BaseSettings):
             return value
         return {str(name).lower(): _host_port(target) for name, target in value.items()}
 
-    @field_validator("tls", "mailboxes", mode="before")
+    @field_validator("tls", "peers", "mailboxes", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         return {str(name).lower(): item for name, item in value.items()}
 
-    @field_validator("routes", "tls")
+    @field_validator("routes", "tls", "peers")
     @classmethod
     def _domains(cls, value: Mapping[str, object]) -> Mapping[str, object]:
         for name in value:
@@ -249,6 +271,11 @@ class Config(BaseSettings):
         """The database's SQLAlchemy URL."""
         default = f"sqlite:///{(self.gateway.data / 'gateway.sqlite3').absolute()}"
         return self.gateway.database or default
+
+    @property
+    def known_peers(self) -> Peers:
+        """What is configured of peers; what none says of sizes is what our backbone takes."""
+        return Peers(self.peers, size_octets=self.backbone.size_octets)
 
     @property
     def on_sqlite(self) -> bool:

@@ -5,7 +5,6 @@ Talks to the file system and the database. Nothing that exists is overwritten.
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,11 @@ from cryptography.x509.oid import NameOID
 
 from gateway.config import Config
 from gateway.database import SqlDatabase
+from gateway.files import write_secret
+from gateway.key_access import key_access, make_kek
 
-__all__ = ["initialise", "write_secret"]
+__all__ = ["initialise"]
 
-KEK_OCTETS: Final = 32
 TLS_LIFE: Final = timedelta(days=825)
 
 
@@ -29,26 +29,18 @@ async def initialise(config: Config, now: datetime) -> None:
     """Make what is missing in the data folder, and bring the database to the present schema.
 
     Raises:
-        DirectError: INTERNAL; the database cannot be made.
+        DirectError: INTERNAL; the database cannot be made, or the token is away.
+            CONFIGURATION_INVALID; the credential or the token of the configuration is not there.
         OSError: the folder or a file cannot be written.
     """
     data = config.gateway.data
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (data / "kek").exists():
-        write_secret(data / "kek", os.urandom(KEK_OCTETS))
+    with key_access(config) as access:
+        make_kek(config, lambda key, label: access.token().seal(key, label))
     if not (data / "tls.key").exists():
         _make_tls(data, config.gateway.hostname, now)
     async with SqlDatabase.open(config.database_url) as database:
         await database.migrate()
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read; it must not exist yet."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _make_tls(folder: Path, hostname: str, now: datetime) -> None:

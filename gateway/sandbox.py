@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from certs import keys
 from certs.address import DirectAddress
 from certs.issue import KeyKind
-from certs.keys import read_kek
+from certs.kek import read_kek
 from fhir_bridge import clients
 from gateway import domains
 from gateway.app import Listening, running

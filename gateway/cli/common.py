@@ -24,11 +24,11 @@ from rich.tree import Tree
 from sqlalchemy import Connection
 
 from certs.errors import DirectError
-from certs.keys import read_kek
 from gateway import audit
 from gateway.clock import utc_now
 from gateway.config import Config, load
 from gateway.database import SqlDatabase
+from gateway.key_access import key_access
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -81,7 +81,8 @@ class Site:
 
     def kek(self) -> bytes:
         """Return the key that private keys are enveloped under."""
-        return read_kek(self.config.gateway.data / "kek")
+        with key_access(self.config) as access:
+            return access.kek()
 
 
 def console() -> Console:

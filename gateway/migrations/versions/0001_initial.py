@@ -322,6 +322,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("destination", name=op.f("pk_paused_destination")),
     )
     op.create_table(
+        "peer_capability",
+        sa.Column("address_key", sa.String(length=320), nullable=False),
+        sa.Column("ciphers", sa.String(length=255), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("address_key", name=op.f("pk_peer_capability")),
+    )
+    op.create_table(
         "pending_key",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("subject", sa.String(length=320), nullable=False),
@@ -379,7 +386,7 @@ def upgrade() -> None:
         "bundle_version",
         sa.Column("bundle", sa.String(length=64), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=True),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("form", sa.String(length=32), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
@@ -626,6 +633,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_address_domain"), table_name="address")
     op.drop_table("address")
     op.drop_table("pending_key")
+    op.drop_table("peer_capability")
     op.drop_table("paused_destination")
     op.drop_index(op.f("ix_own_identity_subject"), table_name="own_identity")
     op.drop_table("own_identity")

@@ -3,19 +3,18 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from certs import keys
+from certs import keys, rollover
 from certs.address import parse_address
 from certs.binding import Binding
 from certs.errors import DirectError, Reason
 from certs.identity import Identity
 from certs.issue import Use
-from certs.keys import StoredKeys
 from certs.pkcs12 import KeyBundle
 from certs.ports import Database
+from certs.stored_keys import StoredKeys
 from tests.helpers.pki import NOW, Ca, private_key_of
 
 KEK = os.urandom(32)
@@ -40,7 +39,7 @@ async def keep(database: Database, *identities: Identity) -> StoredKeys:
         bundle = bundle_of(identity)
         work = partial(keys.add, bundle=bundle, subject=subject, kek=KEK, now=NOW)
         await database.write(work)
-    return StoredKeys(database=database, kek=KEK)
+    return StoredKeys(database=database, keks=lambda: [KEK])
 
 
 async def test_own_key_signs_alone_where_the_domain_has_one_too(database: Database) -> None:
@@ -65,8 +64,8 @@ async def test_retired_key_signs_no_more_but_opens(database: Database) -> None:
     assert [(own.subject, own.binding, own.uses) for own in listed] == [
         (ADDRESS.key, Binding.ADDRESS, frozenset(Use))
     ]
-    assert await database.write(lambda c: keys.retire(c, listed[0].sha256, NOW))
-    assert not await database.write(lambda c: keys.retire(c, listed[0].sha256, NOW))
+    assert await database.write(lambda c: rollover.retire(c, listed[0].sha256, NOW, NOW))
+    assert not await database.write(lambda c: rollover.retire(c, listed[0].sha256, NOW, NOW))
     assert await stored.signing(ADDRESS, NOW) == []
     assert len(await stored.decrypting([ADDRESS])) == 1
 
@@ -79,7 +78,7 @@ async def test_opened_identities_are_kept(database: Database) -> None:
 async def test_wrong_key_encryption_key_opens_nothing(database: Database) -> None:
     await keep(database, OWN)
     with pytest.raises(DirectError) as caught:
-        await StoredKeys(database=database, kek=os.urandom(32)).signing(ADDRESS, NOW)
+        await StoredKeys(database=database, keks=lambda: [os.urandom(32)]).signing(ADDRESS, NOW)
     assert caught.value.reason is Reason.CONFIGURATION_INVALID
 
 
@@ -145,7 +144,7 @@ async def test_uses_may_be_narrowed(sqlite_database: Database) -> None:
             c, bundle_of(OWN), subject=ADDRESS, kek=KEK, now=NOW, uses=frozenset({Use.ENCRYPT})
         )
     )
-    stored = StoredKeys(database=sqlite_database, kek=KEK)
+    stored = StoredKeys(database=sqlite_database, keks=lambda: [KEK])
     assert await stored.signing(ADDRESS, NOW) == []
     assert len(await stored.decrypting([ADDRESS])) == 1
 
@@ -153,18 +152,3 @@ async def test_uses_may_be_narrowed(sqlite_database: Database) -> None:
 async def test_certificate_does_not_sign_before_its_time(sqlite_database: Database) -> None:
     stored = await keep(sqlite_database, OWN)
     assert await stored.signing(ADDRESS, NOW - timedelta(days=60)) == []
-
-
-@pytest.mark.parametrize("content", [KEK, KEK.hex().encode() + b"\n"], ids=["raw", "hexadecimal"])
-def test_key_encryption_key_is_read_raw_or_hexadecimal(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "kek").write_bytes(content)
-    assert keys.read_kek(tmp_path / "kek") == KEK
-
-
-@pytest.mark.parametrize("content", [b"", b"short", b"z" * 64, None])
-def test_unreadable_key_encryption_key_is_said_so(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "kek").write_bytes(content)
-    with pytest.raises(DirectError) as caught:
-        keys.read_kek(tmp_path / "kek")
-    assert caught.value.reason is Reason.CONFIGURATION_INVALID

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from certs.keys import read_kek
+from certs.kek import read_kek
 from gateway import domains
 from gateway.config import Config, Gateway
 from gateway.database import SqlDatabase
-from gateway.initialise import initialise, write_secret
+from gateway.files import write_secret
+from gateway.initialise import initialise
 from tests.helpers.pki import NOW
 
 

@@ -1,0 +1,131 @@
+"""Our identities for the pipeline: which sign now, and which open mail.
+
+Talks to the database for each message, so that a change counts for the next; keys are opened once
+and kept.
+
+Standards:
+    AS      Applicability Statement for Secure Health Transport v1.3, sections 1.4 and 2
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from threading import Lock
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from certs.address import DirectAddress
+from certs.binding import Binding
+from certs.envelope import open_envelope
+from certs.errors import DirectError, Reason
+from certs.identity import Identity, PrivateKey, SoftwareKey
+from certs.keys import SELECT, described
+from certs.ports import Database
+from certs.tables import own_identity
+
+__all__ = ["StoredKeys"]
+
+IDENTITIES_CACHED: Final = 10_000
+
+
+class StoredKeys:
+    """Our identities, opened on first use and kept. Implements `gateway.ports.Keys`.
+
+    `keks` reads the key-encryption key, and is asked again where it no longer fits: it may have
+    been rotated. `token_key` finds a private key in a token. Keys that were retired before
+    `opens_since()` open no more mail.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        keks: Callable[[], Sequence[bytes]],
+        token_key: Callable[[str], PrivateKey] | None = None,
+        opens_since: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._database = database
+        self._keks = keks
+        self._known: Sequence[bytes] = ()
+        self._token_key = token_key
+        self._opens_since = opens_since
+        self._opened: OrderedDict[UUID, Identity] = OrderedDict()
+        self._lock = Lock()
+
+    async def signing(self, address: DirectAddress, now: datetime) -> Sequence[Identity]:
+        """Return the identities that sign for `address` now, the newest first.
+
+        The address's own, or its domain's where it has none: the narrower claim signs alone.
+        """
+        table = own_identity.c
+        query = (
+            SELECT.where(table.subject.in_((address.key, address.domain)))
+            .where(table.signs, table.not_before <= now, table.not_after >= now)
+            .where(sa.or_(table.retired_at.is_(None), table.retired_at > now))
+            .where(sa.or_(table.sign_from.is_(None), table.sign_from <= now))
+            .where(sa.or_(table.sign_until.is_(None), table.sign_until > now))
+        )
+        rows = await self._rows(query)
+        own = [row for row in rows if row["kind"] == Binding.ADDRESS.value]
+        return await self._identities(own or rows)
+
+    async def decrypting(self, addresses: Sequence[DirectAddress]) -> Sequence[Identity]:
+        """Return every identity that may open mail to any of `addresses`.
+
+        AS-071: expired and retired ones too, since mail outlives certificates.
+        """
+        table = own_identity.c
+        subjects = {name for address in addresses for name in (address.key, address.domain)}
+        query = SELECT.where(table.subject.in_(subjects)).where(table.decrypts)
+        if self._opens_since is not None:
+            kept = table.retired_at > self._opens_since()
+            query = query.where(sa.or_(table.retired_at.is_(None), kept))
+        return await self._identities(await self._rows(query))
+
+    async def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        ordered = query.order_by(own_identity.c.kind, own_identity.c.not_before.desc())
+        return await self._database.read(lambda c: c.execute(ordered).mappings().all())
+
+    async def _identities(self, rows: Sequence[sa.RowMapping]) -> Sequence[Identity]:
+        if all(row["id"] in self._opened for row in rows):
+            return [self._open(row) for row in rows]
+        return await asyncio.to_thread(lambda: [self._open(row) for row in rows])
+
+    def _open(self, row: sa.RowMapping) -> Identity:
+        with self._lock:
+            identity = self._opened.get(row["id"])
+            if identity is not None:
+                self._opened.move_to_end(row["id"])
+                return identity
+        own = described(row)
+        identity = Identity(own.certificate, own.chain, self._key(row))
+        with self._lock:
+            self._opened[own.id] = identity
+            if len(self._opened) > IDENTITIES_CACHED:
+                self._opened.popitem(last=False)
+        return identity
+
+    def _key(self, row: sa.RowMapping) -> PrivateKey:
+        label, envelope = row["token_label"], row["key_envelope"]
+        if label is not None:
+            if self._token_key is None:
+                detail = "the key is in a token, and none is configured"
+                raise DirectError(Reason.CONFIGURATION_INVALID, detail)
+            return self._token_key(label)
+        for kek in self._known:
+            with suppress(DirectError):
+                return SoftwareKey(open_envelope(envelope, kek=kek, context=row["id"].bytes))
+        self._known = self._keks()
+        failure = DirectError(Reason.CONFIGURATION_INVALID, "there is no key-encryption key")
+        for kek in self._known:
+            try:
+                return SoftwareKey(open_envelope(envelope, kek=kek, context=row["id"].bytes))
+            except DirectError as error:
+                failure = error
+        raise failure
