@@ -166,10 +166,10 @@ def _digest(event: AuditEvent) -> str:
         event.new,
         event.previous,
     ]
-    text = json.dumps(covered, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(_JSON.encode(covered).encode("ascii")).hexdigest()
 
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))
 _APPEND: Final = audit_event.insert()
 _HEAD: Final = (
     sa.select(audit_event.c.number, audit_event.c.digest)

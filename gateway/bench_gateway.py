@@ -132,7 +132,7 @@ async def _out(run: _Run, site: BenchSite, sink: Sink) -> GatewayRow:
     contents = [_mail(USER, PEER, number, run.size) for number in range(run.messages)]
     before = sink.received
     watch = _Watch(run)
-    await submit_all(loads, (str(USER), str(PEER)), iter(contents))
+    await submit_all(loads, (str(USER), str(PEER)), contents)
     await sink.until(before + run.messages, WAIT_S)
     row = watch.row()
     _hang_up(loads)
@@ -149,7 +149,7 @@ async def _in(run: _Run, site: BenchSite, sink: Sink) -> GatewayRow:
     sealed = [_sealed(site, number, run.size) for number in range(run.messages)]
     before = sink.received
     watch = _Watch(run)
-    await submit_all(loads, (str(PEER), str(USER)), iter(sealed))
+    await submit_all(loads, (str(PEER), str(USER)), sealed)
     await sink.until(before + run.messages, WAIT_S)
     row = watch.row()
     _hang_up(loads)
@@ -170,7 +170,7 @@ async def _accepted(run: _Run, port: int) -> GatewayRow:
     loads = await connect(port, CONNECTIONS)
     contents = [_mail(USER, PEER, number, run.size) for number in range(run.messages)]
     watch = _Watch(run)
-    await submit_all(loads, (str(USER), str(PEER)), iter(contents))
+    await submit_all(loads, (str(USER), str(PEER)), contents)
     row = watch.row()
     _hang_up(loads)
     return row
@@ -195,7 +195,8 @@ async def _served(site: BenchSite) -> AsyncIterator[int]:
                 await asyncio.sleep(0.05)
         yield process.pid
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -155,12 +155,13 @@ class Sink:
 
 
 async def submit_all(
-    loads: Sequence[Load], envelope: tuple[str, str], contents: Iterator[bytes]
+    loads: Sequence[Load], envelope: tuple[str, str], contents: Sequence[bytes]
 ) -> None:
-    """Submit all of `contents`, over all connections at once."""
+    """Submit all of `contents`, over all connections at once, each with an equal share."""
 
-    async def one(load: Load) -> None:
-        for content in contents:
+    async def one(load: Load, share: Sequence[bytes]) -> None:
+        for content in share:
             await load.submit(envelope, content)
 
-    await asyncio.gather(*map(one, loads))
+    count = len(loads)
+    await asyncio.gather(*(one(load, contents[n::count]) for n, load in enumerate(loads)))

@@ -54,6 +54,8 @@ def advance(
     window: timedelta,
 ) -> tuple[Change, ...]:
     """Return those of `changes` that changed something; the others came late or twice (DN-014)."""
+    if not changes:
+        return ()
     by_address = {r.address: r for r in messages.recipients_of(connection, message.id)}
     applied = tuple(
         change

@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -53,9 +53,9 @@ class SqliteEngine:
         # and -shm files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         wait = f"busy_timeout={lock_wait_s * 1000:.0f}"
-        self._writer = _engine(path, "BEGIN IMMEDIATE", wait, "foreign_keys=ON")
-        self._reader = _engine(path, "BEGIN", wait, "query_only=ON")
-        self._migrator = _engine(path, "BEGIN IMMEDIATE", wait, "foreign_keys=OFF")
+        self._writer = _Line(_engine(path, wait, "foreign_keys=ON"), "BEGIN IMMEDIATE")
+        self._migrator = _Line(_engine(path, wait, "foreign_keys=OFF"), "BEGIN IMMEDIATE")
+        reading = _engine(path, wait, "query_only=ON")
         self._writes: _Orders = queue.SimpleQueue()
         self._reads: _Orders = queue.SimpleQueue()
         self._open = True
@@ -64,7 +64,12 @@ class SqliteEngine:
         self._threads = [
             threading.Thread(target=self._write_all, name="sqlite-write", daemon=True),
             *(
-                threading.Thread(target=self._read_all, name=f"sqlite-read-{n}", daemon=True)
+                threading.Thread(
+                    target=self._read_all,
+                    args=(_Line(reading, "BEGIN"),),
+                    name=f"sqlite-read-{n}",
+                    daemon=True,
+                )
                 for n in range(READERS)
             ),
         ]
@@ -99,12 +104,12 @@ class SqliteEngine:
 
     def _migrate(self, upgrade: Callable[[sa.Connection], None]) -> None:
         try:
-            with self._migrator.begin() as connection:
+            with self._migrator.transaction() as connection:
                 upgrade(connection)
                 if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                     raise DirectError(Reason.INTERNAL, "a migration broke a foreign key")
         finally:
-            self._migrator.dispose()
+            self._migrator.close()
 
     async def close(self) -> None:
         """Commit what waits, then let go of threads and files. May be called twice."""
@@ -114,35 +119,30 @@ class SqliteEngine:
             self._reads.put(None)
             for thread in self._threads:
                 await asyncio.to_thread(thread.join)
-            self._reader.dispose()
-            self._writer.dispose()
 
     def _write_all(self) -> None:
         """The writer thread: batch after batch, until the None that `close` puts."""
         while (first := self._writes.get()) is not None:
             batch = _Batch([first])
-            with batch, self._writer.begin() as connection:
+            with batch, self._writer.transaction() as connection:
                 first.run_in_savepoint(connection)
                 for order in _waiting(self._writes):
                     batch.orders.append(order)
                     order.run_in_savepoint(connection)
-            if batch.failed:
-                # Whatever is wrong with the connection, the next batch gets a new one.
-                self._writer.dispose()
             self._tell(batch)
+        self._writer.close()
 
-    def _read_all(self) -> None:
+    def _read_all(self, reader: _Line) -> None:
         """A reader thread: batch after batch, until the None, which it leaves for the others."""
         while (first := self._reads.get()) is not None:
             # All are taken before the snapshot is: each sees what was committed when it came.
             batch = _Batch([first, *islice(_waiting(self._reads), BATCH_READS - 1)])
-            with batch, self._reader.connect() as connection:
+            with batch, reader.transaction() as connection:
                 for order in batch.orders:
                     order.run(connection)
-            if batch.failed:
-                self._reader.dispose()
             self._tell(batch)
         self._reads.put(None)
+        reader.close()
 
     def _tell(self, batch: _Batch) -> None:
         # The loop is closed where the process is on its way out and nobody waits any more.
@@ -220,11 +220,10 @@ _Orders: TypeAlias = "queue.SimpleQueue[_Order[Any] | None]"
 class _Batch:
     """The orders of one transaction. As a context manager: where it fails, all of them fail."""
 
-    __slots__ = ("failed", "orders")
+    __slots__ = ("orders",)
 
     def __init__(self, orders: list[_Order[Any]]) -> None:
         self.orders = orders
-        self.failed = False
 
     def __enter__(self) -> None: ...
 
@@ -235,7 +234,6 @@ class _Batch:
         trace: TracebackType | None,
     ) -> bool:
         if error is not None:
-            self.failed = True
             for order in self.orders:
                 order.error = error
         return True
@@ -251,20 +249,43 @@ class _Batch:
                 order.future.set_exception(order.error)
 
 
-def _engine(path: Path, begin: str, *pragmas: str) -> sa.Engine:
-    """Return an engine whose transactions start with `begin`."""
-    engine = sa.create_engine(f"sqlite:///{path}", pool_size=READERS, hide_parameters=True)
+class _Line:
+    """One connection, of one thread; after a failure, whatever it was, the next is a new one."""
 
-    @sa.event.listens_for(engine, "connect")
+    def __init__(self, engine: sa.Engine, begin: str) -> None:
+        self._engine = engine
+        self._begin = begin
+        self._connection: sa.Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yield the connection in a transaction that is committed at the end."""
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            with self._connection.begin():
+                # The driver's own way: a listener for "begin" would cost every statement.
+                self._connection.connection.cursor().execute(self._begin)
+                yield self._connection
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _engine(path: Path, *pragmas: str) -> sa.Engine:
+    """Return an engine whose connections have these pragmas, and begin nothing by themselves."""
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool, hide_parameters=True)
+
+    @sa.event.listens_for(engine.pool, "connect")
     def connected(connection: Any, record: object) -> None:
-        # The driver would begin transactions by its own rules; ours begin at "begin" below.
         connection.isolation_level = None
         for pragma in (*pragmas, *_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def begun(connection: sa.Connection) -> None:
-        # SQLAlchemy's own way of saying it costs ten times as much.
-        connection.connection.cursor().execute(begin)
 
     return engine
