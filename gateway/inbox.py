@@ -191,21 +191,28 @@ def _is_duplicate(connection: sa.Connection, entry: Entry) -> bool:
     if entry.arrival.message_id is None:
         return False
     lock(connection, f"inbox {entry.mailbox.key} {entry.arrival.message_id}")
-    stored = body.alias()
-    query: sa.Select[Any] = (
-        sa.select(message.c.id)
-        .join(recipient, recipient.c.message_id == message.c.id)
-        .join(stored, stored.c.key == message.c.content_key)
-        .where(
-            message.c.message_id_header == entry.arrival.message_id,
-            message.c.direction == Direction.INCOMING.value,
-            message.c.state == MessageState.FINISHED.value,
-            message.c.id != entry.arrival.message,
-            recipient.c.address_key == entry.mailbox.key,
-            # One that failed is not there: sent again, it is delivered.
-            recipient.c.state.in_((State.DISPATCHED.value, State.PROCESSED.value)),
-            stored.c.sha256 == entry.arrival.content.sha256,
-        )
-        .limit(1)
+    values = {
+        "the_id": entry.arrival.message,
+        "the_header": entry.arrival.message_id,
+        "the_mailbox": entry.mailbox.key,
+        "the_sha256": entry.arrival.content.sha256,
+    }
+    return connection.execute(_SAME, values).first() is not None
+
+
+_SAME: Final = (
+    sa.select(message.c.id)
+    .join(recipient, recipient.c.message_id == message.c.id)
+    .join(body, body.c.key == message.c.content_key)
+    .where(
+        message.c.message_id_header == sa.bindparam("the_header"),
+        message.c.direction == Direction.INCOMING.value,
+        message.c.state == MessageState.FINISHED.value,
+        message.c.id != sa.bindparam("the_id"),
+        recipient.c.address_key == sa.bindparam("the_mailbox"),
+        # One that failed is not there: sent again, it is delivered.
+        recipient.c.state.in_((State.DISPATCHED.value, State.PROCESSED.value)),
+        body.c.sha256 == sa.bindparam("the_sha256"),
     )
-    return connection.execute(query).first() is not None
+    .limit(1)
+)
