@@ -44,6 +44,8 @@ class Reason(Enum):
     RESOURCE_UNSUPPORTED = ("resource-unsupported", False)
     RESOURCE_NOT_FOUND = ("resource-not-found", False)
     RESOURCE_CONFLICT = ("resource-conflict", False)
+    SUBSCRIBER_UNAVAILABLE = ("subscriber-unavailable", True)  # a hook does not answer
+    ACCESS_FORBIDDEN = ("access-forbidden", False)  # the client has no scope for it
     THROTTLED = ("throttled", True)
     BUNDLE_MALFORMED = ("bundle-malformed", False)
     BUNDLE_UNAVAILABLE = ("bundle-unavailable", True)

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
@@ -37,11 +37,13 @@ from fhir_bridge.operation_definitions import (
 )
 from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.ports import Bodies, Outbox, Preflight
+from fhir_bridge.ports import Bodies, Deliveries, Outbox, Preflight
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import ResourceApi, not_found
 from fhir_bridge.search_api import SearchApi
 from fhir_bridge.sending import Dispatcher
+from fhir_bridge.sockets import SOCKET_PATH, Sockets
+from fhir_bridge.subscription_api import SubscriptionApi
 from fhir_bridge.terms import DEFAULT_CANONICAL, Terms
 from fhir_bridge.writing import Writer
 
@@ -62,6 +64,7 @@ def create_app(
     decision_wait_s: float = 2.0,
     preflight: Preflight | None = None,
     hook_hosts: Collection[str] = (),
+    deliveries: Deliveries | None = None,
     canonical: str = DEFAULT_CANONICAL,
     software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
@@ -71,7 +74,7 @@ def create_app(
 
     `software` is our version, for the CapabilityStatement. `decision_wait_s`: how long a create
     that sends waits for the decision on each recipient. `hook_hosts`: where subscriptions may
-    send, as host or host:port; nowhere by default.
+    send (see `endpoints.endpoint_of`); nowhere by default. `deliveries` runs the `Notifier`'s.
     """
     terms = Terms(canonical)
     dispatcher = Dispatcher(
@@ -98,6 +101,7 @@ def create_app(
         writer=writer,
         dispatcher=dispatcher,
         preflight=preflight,
+        deliveries=deliveries,
         clock=clock,
         base_url=base_url,
         software=software,
@@ -105,8 +109,9 @@ def create_app(
         binary_octets=binary_octets,
         terms=terms,
     )
+    sockets = Sockets(database=database, clock=clock, base_url=base_url)
     return Starlette(
-        routes=api.routes(),
+        routes=[*api.routes(), WebSocketRoute(SOCKET_PATH, sockets.serve)],
         exception_handlers=dict.fromkeys((DirectError, HTTPException, Exception), _failed),
     )
 
@@ -118,6 +123,7 @@ def _make_api(
     writer: Writer,
     dispatcher: Dispatcher,
     preflight: Preflight | None,
+    deliveries: Deliveries | None,
     clock: Clock,
     base_url: str,
     software: str,
@@ -148,6 +154,13 @@ def _make_api(
             dispatcher=dispatcher,
             preflight=preflight,
             binaries=binaries,
+            subscriptions=SubscriptionApi(
+                database=database,
+                clock=clock,
+                base_url=base_url,
+                terms=terms,
+                deliveries=deliveries,
+            ),
             clock=clock,
             base_url=base_url,
             limit_octets=resource_octets,
@@ -226,7 +239,7 @@ class _Api:
         """Return the route of an operation on one type."""
 
         async def endpoint(request: Request) -> Response:
-            return await handler(request, kind, await caller(request, self.database))
+            return await handler(request, kind, await caller(request, self.database, self.clock()))
 
         return Route(path, endpoint, methods=[operation.method])
 
@@ -241,7 +254,7 @@ class _Api:
         """Return a route that first checks who calls and what the type can do."""
 
         async def endpoint(request: Request) -> Response:
-            client = await caller(request, self.database)
+            client = await caller(request, self.database, self.clock())
             kind = TYPES.get(request.path_params["type"])
             if kind is None:
                 issue = Issue("not-supported", "This resource type is not served here.")
@@ -266,11 +279,11 @@ class _Api:
 
     async def bundle(self, request: Request) -> Response:
         """Take a batch or a transaction."""
-        return await self.bundles.post(request, await caller(request, self.database))
+        return await self.bundles.post(request, await caller(request, self.database, self.clock()))
 
     async def system_history(self, request: Request) -> Response:
         """Show the versions of everything."""
-        client = await caller(request, self.database)
+        client = await caller(request, self.database, self.clock())
         return await self.resources.history(request, None, client)
 
     async def create(self, request: Request, kind: ResourceType, client: Client) -> Response:

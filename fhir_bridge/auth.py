@@ -8,7 +8,9 @@ Standards:
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from datetime import datetime
+
+from starlette.requests import HTTPConnection
 
 from certs.errors import DirectError, Reason
 from certs.ports import Database
@@ -17,8 +19,8 @@ from fhir_bridge.clients import Client, authenticate
 __all__ = ["caller"]
 
 
-async def caller(request: Request, database: Database) -> Client:
-    """Return the client that sent `request`.
+async def caller(request: HTTPConnection, database: Database, now: datetime) -> Client:
+    """Return the client that sent `request`, whose token is in force at `now`.
 
     Raises:
         DirectError: AUTHENTICATION_REQUIRED, AUTHENTICATION_FAILED.
@@ -26,4 +28,4 @@ async def caller(request: Request, database: Database) -> Client:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise DirectError(Reason.AUTHENTICATION_REQUIRED, "no bearer token")
-    return await database.read(lambda c: authenticate(c, token.strip()))
+    return await database.read(lambda c: authenticate(c, token.strip(), now))

@@ -49,8 +49,13 @@ OPERATIONS: Final = (
         "Mark a message, or all of a thread, as read; with read=false as unread.",
     ),
     Operation(
-        "resend", "POST", ("Communication",), False, True, True,
-        "Send a message anew to the recipients that it failed to reach.",
+        "resend", "POST", ("Communication", "Subscription"), False, True, True,
+        "Send a message anew to the recipients that it failed to reach. Of a Subscription: tell "
+        "its subscriber again of the resource named, or, with none named, begin anew.",
+    ),
+    Operation(
+        "get-ws-binding-token", "GET", ("Subscription",), False, True, False,
+        "A token that binds a websocket to the subscription, and where to connect.",
     ),
     Operation(
         "raw", "GET", ("Communication",), False, True, False,

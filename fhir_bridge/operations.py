@@ -34,6 +34,7 @@ from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.search import read_count
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.store import Stored, read
+from fhir_bridge.subscription_api import SubscriptionApi
 from fhir_bridge.terms import JSON, Terms, extension_value
 from fhir_bridge.trust import instant
 from fhir_bridge.writing import Writer
@@ -52,6 +53,7 @@ class OperationApi:
         dispatcher: Dispatcher,
         preflight: Preflight | None,
         binaries: BinaryApi,
+        subscriptions: SubscriptionApi,
         clock: Clock,
         base_url: str,
         limit_octets: int,
@@ -62,6 +64,7 @@ class OperationApi:
         self._dispatcher = dispatcher
         self._preflight = preflight
         self._binaries = binaries
+        self._subscriptions = subscriptions
         self._clock = clock
         self._base_url = base_url
         self._limit_octets = limit_octets
@@ -80,8 +83,12 @@ class OperationApi:
                 return await self._inbox(request, client)
             case "mark-read":
                 return await self._mark_read(request, client)
+            case "resend" if kind.name == "Subscription":
+                return await self._subscriptions.resend(request, client)
             case "resend":
                 return await self._resend(request, kind, client)
+            case "get-ws-binding-token":
+                return await self._subscriptions.binding_token(request, client)
             case "raw":
                 return await self._raw(request, client)
             case _:

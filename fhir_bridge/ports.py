@@ -18,7 +18,16 @@ from sqlalchemy import Connection
 from certs.address import DirectAddress
 from certs.errors import Reason
 
-__all__ = ["Bodies", "Body", "Outbox", "Preflight", "Prospect", "Sink", "Submission"]
+__all__ = [
+    "Bodies",
+    "Body",
+    "Deliveries",
+    "Outbox",
+    "Preflight",
+    "Prospect",
+    "Sink",
+    "Submission",
+]
 
 
 class Body(Protocol):
@@ -135,4 +144,16 @@ class Preflight(Protocol):
         self, sender: DirectAddress, recipients: Sequence[DirectAddress]
     ) -> Sequence[Prospect]:
         """Return the prospect of each recipient in order: certificate found and trusted."""
+        ...
+
+
+class Deliveries(Protocol):
+    """The job queue, as subscriptions use it: it calls `Notifier.deliver` until that is done."""
+
+    def put(self, connection: Connection, subscription: UUID, now: datetime) -> None:
+        """Have `subscription` delivered to; nothing changes where that is waiting already."""
+        ...
+
+    def wake(self) -> None:
+        """Look for deliveries now: some were committed."""
         ...

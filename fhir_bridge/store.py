@@ -266,7 +266,7 @@ def _supersede(
 
 def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Terms) -> None:
     """Make `stored` findable, and tell the subscriptions of it if there are any."""
-    if stored.type != "Subscription" and connection.execute(_SUBSCRIBED).first():
+    if connection.execute(_SUBSCRIBED).first():
         connection.execute(
             fhir_change.insert().values(resource_id=stored.id, version=stored.version)
         )

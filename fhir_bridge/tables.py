@@ -15,14 +15,18 @@ from certs.tables import UtcDateTime, metadata
 
 __all__ = [
     "NEVER",
+    "fhir_access_token",
+    "fhir_assertion",
     "fhir_binary",
     "fhir_change",
     "fhir_client",
     "fhir_client_mailbox",
+    "fhir_due",
     "fhir_index",
     "fhir_notification",
     "fhir_read",
     "fhir_resource",
+    "fhir_socket_token",
     "fhir_version",
 ]
 
@@ -122,17 +126,31 @@ fhir_change: Final = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
 )
 
-# A notification that a subscription owes; gone once it is delivered or given up.
+# What a subscriber is owed, in the order of `created_at`. That of a rest-hook or an e-mail is gone
+# once it is delivered; that of a websocket ("socket"), which any process may hold, soon after.
 fhir_notification: Final = sa.Table(
     "fhir_notification",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("subscription_id", sa.Uuid, nullable=False, index=True),
-    sa.Column("resource_id", sa.Uuid, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("subscription_id", sa.Uuid, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),  # handshake, event or socket
+    sa.Column("resource_id", sa.Uuid),
+    sa.Column("version", sa.Integer),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("due_at", UtcDateTime, nullable=False, index=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Index(None, "subscription_id", "created_at"),
+    sa.Index(None, "kind", "created_at"),
+)
+
+# What a websocket is bound with; the token itself is not kept.
+fhir_socket_token: Final = sa.Table(
+    "fhir_socket_token",
+    metadata,
+    sa.Column("token_sha256", sa.String(64), primary_key=True),
+    sa.Column("subscription_id", sa.Uuid, nullable=False),
+    sa.Column("client_id", sa.Uuid, nullable=False),
+    sa.Column("issued_at", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
 fhir_client: Final = sa.Table(
@@ -140,7 +158,9 @@ fhir_client: Final = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("name", sa.String(255), nullable=False, unique=True),
-    sa.Column("token_sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("token_sha256", sa.String(64), unique=True),  # none of a client with keys
+    sa.Column("jwks", sa.Text),  # its public keys, where it signs assertions
+    sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
 )
@@ -150,4 +170,32 @@ fhir_client_mailbox: Final = sa.Table(
     metadata,
     sa.Column("client_id", sa.ForeignKey("fhir_client.id"), primary_key=True),
     sa.Column("address_key", sa.String(ADDRESS_CHARACTERS), primary_key=True),
+)
+
+# A token that the token endpoint issued; the token itself is not kept.
+fhir_access_token: Final = sa.Table(
+    "fhir_access_token",
+    metadata,
+    sa.Column("token_sha256", sa.String(64), primary_key=True),
+    sa.Column("client_id", sa.ForeignKey("fhir_client.id"), nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+# The assertions that were used, so that none is used again before it expires.
+fhir_assertion: Final = sa.Table(
+    "fhir_assertion",
+    metadata,
+    sa.Column("client_id", sa.ForeignKey("fhir_client.id"), primary_key=True),
+    sa.Column("jti", sa.String(255), primary_key=True),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+# A CommunicationRequest that is to be sent at its time, and the client that sends it.
+fhir_due: Final = sa.Table(
+    "fhir_due",
+    metadata,
+    sa.Column("request_id", sa.Uuid, primary_key=True),
+    sa.Column("client_id", sa.ForeignKey("fhir_client.id"), nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=False, index=True),
 )

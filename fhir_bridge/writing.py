@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -37,7 +38,7 @@ from fhir_bridge.resources import check, require_type
 from fhir_bridge.search import Query
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.store import Stored
-from fhir_bridge.subscriptions import require_hook
+from fhir_bridge.subscription_rules import subscribed
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.write_rules import (
     condition_of,
@@ -199,7 +200,7 @@ class Writer:
         if resource.get("id", str(old.id)) != str(old.id):
             issue = Issue("invalid", "The id is not that of the URL.", f"{kind.name}.id")
             raise FhirError(Reason.RESOURCE_INVALID, [issue])
-        lifted = await self._checked(kind, resource, client)
+        lifted = await self._checked(kind, resource, client, old)
         require_changeable(
             old.resource(), resource, message=old.message is not None, terms=self._terms
         )
@@ -270,12 +271,15 @@ class Writer:
 
         return work
 
-    async def _checked(self, kind: ResourceType, resource: JSON, client: Client) -> Lifted:
+    async def _checked(
+        self, kind: ResourceType, resource: JSON, client: Client, old: Stored | None = None
+    ) -> Lifted:
         require_type(resource, kind.name)
         lifted = await lift(resource, bodies=self._bodies, owner=client.own, now=self._clock())
         await asyncio.to_thread(check, resource)
         if kind.name == "Subscription":
-            require_hook(resource, self._hook_hosts)
+            rules = partial(subscribed, resource, old, client, self._hook_hosts, self._terms)
+            await self._database.read(rules)
         wanted = conditional_references(resource)
         if wanted:
             places = await self._database.read(lambda c: self._places(c, wanted, client))

@@ -11,26 +11,22 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Final
 
-import httpx
 import structlog
 
 from certs.errors import DirectError
-from fhir_bridge.api import create_app
-from fhir_bridge.notifier import Notifier
 from gateway import queue
 from gateway.acceptance import SmtpReception
-from gateway.agent import Agent, make_agent
+from gateway.agent import make_agent
 from gateway.background import in_background
+from gateway.bundle_refresh import keep_bundles_fresh
 from gateway.clock import utc_now
 from gateway.config import Config
 from gateway.database import SqlDatabase
-from gateway.fhir_ports import FhirBodies, FhirOutbox
-from gateway.listeners import GRACE_S, HttpListener, listen_for_mail
+from gateway.fhir_service import FhirService
+from gateway.listeners import GRACE_S, listen_for_mail
 from gateway.metrics import Metrics
-from gateway.operations import with_operations
 from gateway.ports import Role
 from gateway.retention import Retention, forget
 from gateway.sole import sole_process
@@ -70,9 +66,10 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         bodies = SpoolBodies(database=database, folder=config.gateway.data / "spool", clock=utc_now)
         metrics = Metrics()
         agent = await make_agent(stack, config, database=database, bodies=bodies, metrics=metrics)
+        fhir = FhirService(stack, config, database=database, bodies=bodies)
         worker = Worker(
             database=database,
-            handlers=agent.handlers,
+            handlers={**agent.handlers, **metrics.handlers(fhir.handlers)},
             clock=utc_now,
             concurrency=config.gateway.workers,
             lease_s=LEASE_S,
@@ -82,19 +79,25 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         await stack.enter_async_context(_working(worker))
         await stack.enter_async_context(in_background(agent.transmission.watch(LATE_POLL_S)))
         await stack.enter_async_context(in_background(_forget(config, database, bodies)))
+        bundles = keep_bundles_fresh(config, database, metrics, utc_now)
+        await stack.enter_async_context(in_background(bundles))
         window = timedelta(seconds=config.tracking.window_s)
         reception = metrics.reception(
             SmtpReception(
-                database=database, bodies=bodies, clock=utc_now, wake=worker.wake, window=window
+                database=database,
+                bodies=bodies,
+                clock=utc_now,
+                wake=worker.wake,
+                window=window,
+                peers=config.known_peers,
             )
         )
-        outbox = FhirOutbox(database=database, clock=utc_now, wake=worker.wake, window=window)
         yield Listening(
             backbone=await listen_for_mail(
                 stack, config, config.backbone, Role.BACKBONE, reception
             ),
             edge=await listen_for_mail(stack, config, config.edge, Role.EDGE, reception),
-            fhir=await _serve_fhir(stack, config, database, bodies, outbox, agent, metrics),
+            fhir=await fhir.start(agent, metrics, worker.wake),
             database=database,
         )
 
@@ -117,44 +120,6 @@ async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
         stack.enter_context(sole_process(config.gateway.data))
         await database.write(queue.break_leases)
     return database
-
-
-async def _serve_fhir(
-    stack: AsyncExitStack,
-    config: Config,
-    database: SqlDatabase,
-    bodies: SpoolBodies,
-    outbox: FhirOutbox,
-    agent: Agent,
-    metrics: Metrics,
-) -> tuple[str, int] | None:
-    """Serve the FHIR API and what operators ask, and notify subscribers."""
-    listener = HttpListener(stack, config)
-    app = create_app(
-        database=database,
-        bodies=FhirBodies(bodies=bodies, clock=utc_now),
-        outbox=outbox,
-        preflight=agent.preflight,
-        clock=utc_now,
-        base_url=listener.base_url,
-        decision_wait_s=config.fhir.decision_wait_s,
-        hook_hosts=config.fhir.hook_hosts,
-        software=version("direct-gateway"),
-    )
-    await listener.serve(
-        with_operations(
-            app,
-            database=database,
-            registry=metrics.registry,
-            clock=utc_now,
-            metrics_to=config.gateway.metrics_to,
-        )
-    )
-    if config.fhir.hook_hosts:
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-        notifier = Notifier(database=database, http=http, clock=utc_now)
-        await stack.enter_async_context(in_background(notifier.run()))
-    return listener.bound
 
 
 async def _forget(config: Config, database: SqlDatabase, bodies: SpoolBodies) -> None:

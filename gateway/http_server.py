@@ -21,6 +21,7 @@ from certs.errors import DirectError, Reason
 __all__ = ["HttpServer"]
 
 BACKLOG: Final = 512
+WEBSOCKET_OCTETS: Final = 16 * 1024  # what clients say on one is a few words
 
 
 class HttpServer:
@@ -59,6 +60,9 @@ class HttpServer:
             lifespan="off",
             timeout_keep_alive=30,
             timeout_graceful_shutdown=10,
+            ws="websockets-sansio",
+            ws_max_size=WEBSOCKET_OCTETS,
+            ws_per_message_deflate=False,
         )
         config.load()
         config.ssl = self._tls

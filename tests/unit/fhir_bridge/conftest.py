@@ -151,6 +151,20 @@ class MemoryPreflight:
 
 
 @dataclass
+class MemoryDeliveries:
+    """The job queue in memory: one job for each subscription, due at a time."""
+
+    due: dict[UUID, datetime] = field(default_factory=dict)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, connection: sa.Connection, subscription: UUID, now: datetime) -> None:
+        self.due.setdefault(subscription, now)
+
+    def wake(self) -> None:
+        self.woken.set()
+
+
+@dataclass
 class World:
     """One gateway's API and what lies behind it."""
 
@@ -159,6 +173,7 @@ class World:
     outbox: MemoryOutbox
     http: httpx.AsyncClient
     preflight: MemoryPreflight
+    deliveries: MemoryDeliveries
     tokens: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
 
@@ -209,6 +224,7 @@ async def world(sqlite_database: Database) -> AsyncIterator[World]:
     bodies = MemoryBodies()
     outbox = MemoryOutbox(sqlite_database, bodies)
     preflight = MemoryPreflight()
+    deliveries = MemoryDeliveries()
     made: list[World] = []
     app = create_app(
         database=sqlite_database,
@@ -219,13 +235,14 @@ async def world(sqlite_database: Database) -> AsyncIterator[World]:
         decision_wait_s=0,
         preflight=preflight,
         hook_hosts=["bot.example", "127.0.0.1:9"],
+        deliveries=deliveries,
         resource_octets=2 * 1024 * 1024,
         binary_octets=2 * 1024 * 1024,
     )
     # An exception that no handler turns into an answer is a failure of the test.
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
-        world = World(sqlite_database, bodies, outbox, http, preflight)
+        world = World(sqlite_database, bodies, outbox, http, preflight, deliveries)
         made.append(world)
         http.headers.update(await world.add_client("ehr", ANNA))
         yield world

@@ -1,0 +1,249 @@
+"""Subscribers' websockets: bind them, and send them what their subscriptions are owed.
+
+Talks to the database and to websockets. What is owed lies in the database, so that any process may
+hold the socket. At each event the gateway asks again whether the client is still allowed, whether
+the subscription is still served, and whether the resource is still the client's to see.
+
+Standards:
+    FHIR    R4 subscription.html 2.46.7.2
+    RFC6455 section 7.4 (close codes)
+    fhir.md section 1.8
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketState
+
+from certs.errors import DirectError
+from certs.ports import Clock, Database
+from fhir_bridge.auth import caller
+from fhir_bridge.clients import Client
+from fhir_bridge.hook_calls import Event
+from fhir_bridge.resources import dump
+from fhir_bridge.socket_news import News, bindable, news_of
+from fhir_bridge.socket_protocol import (
+    Bind,
+    BindById,
+    Ping,
+    Unbind,
+    event_bundle,
+    handshake_bundle,
+    spoken,
+)
+
+__all__ = ["SOCKET_PATH", "Sockets"]
+
+# Where Medplum's client looks for it, whatever it is told (fhir.md 1.8).
+SOCKET_PATH: Final = "/ws/subscriptions-r4"
+SOCKETS_MAX: Final = 1000
+BINDINGS_MAX: Final = 100  # of one socket
+WAITING_MAX: Final = 256  # messages that a slow reader may be behind
+MESSAGE_CHARACTERS: Final = 4096
+REFUSALS_MAX: Final = 5
+UNBOUND_S: Final = 60.0  # how long a socket may stay open for nothing
+SEND_S: Final = 20.0
+POLL_S: Final = 0.25
+# A change may be committed a little after one with a later time.
+LATE: Final = timedelta(seconds=10)
+_POLICY: Final = 1008
+_TOO_BIG: Final = 1009
+_TRY_LATER: Final = 1013
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Binding:
+    """One subscription of one socket. `token` is None in R4's own dialect."""
+
+    subscription: UUID
+    client: UUID
+    token: str | None
+    since: datetime
+    told: dict[UUID, datetime] = field(default_factory=dict)
+    count: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Socket:
+    """One connection. `client` opened it with a bearer token, where it did."""
+
+    client: Client | None
+    bindings: dict[UUID, _Binding] = field(default_factory=dict)
+    waiting: asyncio.Queue[str] = field(default_factory=lambda: asyncio.Queue(WAITING_MAX))
+    refusals: int = 0
+    behind: bool = False
+
+    def say(self, text: str) -> None:
+        """Send `text` when the reader is ready; one that does not read is let go."""
+        try:
+            self.waiting.put_nowait(text)
+        except asyncio.QueueFull:
+            self.behind = True
+
+
+class Sockets:
+    """Holds the websockets of one process."""
+
+    def __init__(self, *, database: Database, clock: Clock, base_url: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._base_url = base_url
+        self._sockets: set[_Socket] = set()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one connection until either side ends it."""
+        if len(self._sockets) >= SOCKETS_MAX:
+            await websocket.close(_TRY_LATER)
+            return
+        try:
+            opened = "authorization" in websocket.headers
+            client = await caller(websocket, self._database, self._clock()) if opened else None
+        except DirectError:
+            await websocket.close(_POLICY)
+            return
+        await websocket.accept()
+        socket = _Socket(client)
+        self._sockets.add(socket)
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._tell(), name="websockets")
+        sender = asyncio.create_task(_send(websocket, socket))
+        try:
+            code = await self._listen(websocket, socket, sender)
+        finally:
+            sender.cancel()
+            self._sockets.discard(socket)
+            if not self._sockets and self._pump is not None:
+                self._pump.cancel()
+                self._pump = None
+        if code is not None and websocket.application_state is WebSocketState.CONNECTED:
+            with contextlib.suppress(RuntimeError):  # it went away at the same moment
+                await websocket.close(code)
+
+    async def _listen(
+        self, websocket: WebSocket, socket: _Socket, sender: asyncio.Task[None]
+    ) -> int | None:
+        """Answer what is said; return the code to close with, None where it is closed."""
+        while True:
+            receiving = asyncio.create_task(websocket.receive())
+            done, _ = await asyncio.wait(
+                {receiving, sender}, timeout=UNBOUND_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if receiving not in done:
+                receiving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await receiving
+                if sender in done or not socket.bindings:
+                    return _TRY_LATER if sender in done else _POLICY
+                continue
+            message = receiving.result()
+            if message["type"] != "websocket.receive":
+                return None
+            text = message.get("text")
+            if text is None or len(text) > MESSAGE_CHARACTERS:
+                return _TOO_BIG
+            await self._answer(socket, text)
+            if socket.refusals >= REFUSALS_MAX:
+                return _POLICY
+
+    async def _answer(self, socket: _Socket, text: str) -> None:
+        match spoken(text):
+            case Ping():
+                socket.say('{"type":"pong"}')
+            case Bind(token):
+                await self._bind(socket, token, None)
+            case BindById(subscription):
+                await self._bind(socket, None, subscription)
+            case Unbind(token):
+                for identity, binding in list(socket.bindings.items()):
+                    if binding.token == token:
+                        del socket.bindings[identity]
+            case None:
+                _refuse(socket)
+
+    async def _bind(self, socket: _Socket, token: str | None, subscription: UUID | None) -> None:
+        now = self._clock()
+        found = await self._database.read(
+            lambda c: bindable(c, token, subscription, socket.client, now)
+        )
+        if found is None or len(socket.bindings) >= BINDINGS_MAX:
+            _refuse(socket)
+            return
+        binding = _Binding(found.subscription, found.client, token, found.since)
+        socket.bindings[found.subscription] = binding
+        if token is None:
+            socket.say(f"bound {found.subscription}")
+        else:
+            bundle = handshake_bundle(found.subscription, "active", now)
+            socket.say(dump(bundle).decode())
+
+    async def _tell(self) -> None:
+        """Look for news until there is no socket left."""
+        while True:
+            try:
+                await self._tell_once()
+            except DirectError as error:
+                _log.error("websockets not served", reason=error.reason.code, detail=error.detail)
+            await asyncio.sleep(POLL_S)
+
+    async def _tell_once(self) -> None:
+        bindings = [b for s in self._sockets for b in s.bindings.values()]
+        if not bindings:
+            return
+        wanted = {(binding.subscription, binding.client) for binding in bindings}
+        since, now = min(binding.since for binding in bindings), self._clock()
+        found = await self._database.read(lambda c: news_of(c, wanted, since, now))
+        for socket in self._sockets:
+            for binding in list(socket.bindings.values()):
+                news = found.get((binding.subscription, binding.client))
+                if news is None:  # not served any more, or not theirs
+                    socket.bindings.pop(binding.subscription, None)
+                else:
+                    self._tell_binding(socket, binding, news, now)
+
+    def _tell_binding(
+        self, socket: _Socket, binding: _Binding, found: list[News], now: datetime
+    ) -> None:
+        for news in found:
+            if news.created_at < binding.since or news.id in binding.told:
+                continue
+            binding.told[news.id] = news.created_at
+            binding.count += 1
+            socket.say(self._said(binding, news.event, now))
+        if binding.told:
+            horizon = max(binding.since, max(binding.told.values()) - LATE)
+            binding.since = horizon
+            binding.told = {i: at for i, at in binding.told.items() if at >= horizon}
+
+    def _said(self, binding: _Binding, event: Event, now: datetime) -> str:
+        if binding.token is None:
+            return f"ping {binding.subscription}"
+        bundle = event_bundle(
+            binding.subscription, "active", event, binding.count, self._base_url, now
+        )
+        return dump(bundle).decode()
+
+
+async def _send(websocket: WebSocket, socket: _Socket) -> None:
+    """Send what is waiting; return where the reader is too slow or gone."""
+    while not socket.behind:
+        text = await socket.waiting.get()
+        try:
+            async with asyncio.timeout(SEND_S):
+                await websocket.send_text(text)
+        except (TimeoutError, RuntimeError, OSError):
+            return
+
+
+def _refuse(socket: _Socket) -> None:
+    socket.refusals += 1
+    socket.say('{"type":"error","payload":{"text":"This is not understood, or not allowed."}}')

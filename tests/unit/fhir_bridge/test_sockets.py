@@ -1,0 +1,300 @@
+"""Websockets over a real server: uvicorn on loopback, and the websockets client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from fhir_bridge.api import create_app
+from fhir_bridge.clients import disable_client
+from fhir_bridge.hooks import Hooks, SystemResolver
+from fhir_bridge.mail_channel import MailChannel
+from fhir_bridge.notifier import Notifier
+from fhir_bridge.socket_protocol import Bind, BindById, Ping, Unbind, spoken
+from fhir_bridge.socket_tokens import LIFETIME
+from fhir_bridge.sockets import SOCKET_PATH
+from gateway.http_server import HttpServer
+from tests.unit.fhir_bridge.conftest import ANNA, BASE, BEN, World
+
+MAIL = f"From: {BEN}\r\nTo: {ANNA}\r\nMessage-ID: <1@x.example>\r\n\r\nsecret text\r\n".encode()
+
+
+@pytest.fixture
+async def where(world: World) -> AsyncIterator[str]:
+    """Serve the world's API once more, by uvicorn; return the URL of its websockets."""
+    server = HttpServer(tls=None)
+    host, port = server.bind("127.0.0.1", 0)
+    app = create_app(
+        database=world.database,
+        bodies=world.bodies,
+        outbox=world.outbox,
+        clock=lambda: world.now,
+        base_url=BASE,
+        decision_wait_s=0,
+    )
+    await server.start(app)
+    yield f"ws://{host}:{port}{SOCKET_PATH}"
+    await server.stop(10)
+
+
+async def matched(world: World) -> None:
+    hooks = Hooks(hosts=(), resolver=SystemResolver(allow_private=False))
+    mail = MailChannel(bodies=world.bodies, outbox=world.outbox, base_url=BASE)
+    notifier = Notifier(
+        database=world.database,
+        deliveries=world.deliveries,
+        hooks=hooks,
+        mail=mail,
+        clock=lambda: world.now,
+    )
+    while await notifier.run_once():
+        pass
+    await hooks.aclose()
+
+
+async def subscribed(world: World, **elements: Any) -> str:
+    answer = await world.http.post(
+        "/Subscription",
+        json={
+            "resourceType": "Subscription",
+            "status": "active",
+            "reason": "live list",
+            "criteria": "Communication?direction=inbound",
+            "channel": {"type": "websocket"},
+            **elements,
+        },
+    )
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["status"] == "active"
+    identity: str = answer.json()["id"]
+    return identity
+
+
+async def token_of(world: World, identity: str) -> str:
+    answer = await world.http.get(f"/Subscription/{identity}/$get-ws-binding-token")
+    assert answer.status_code == 200, answer.text
+    parameters = {p["name"]: p for p in answer.json()["parameter"]}
+    assert parameters["websocket-url"]["valueUrl"] == f"wss://gw.hillside.example{SOCKET_PATH}"
+    token: str = parameters["token"]["valueString"]
+    return token
+
+
+def bind(token: str) -> str:
+    return json.dumps({"type": "bind-with-token", "payload": {"token": token}})
+
+
+async def heard(socket: ClientConnection) -> Any:
+    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+
+
+@asynccontextmanager
+async def bound(world: World, where: str, identity: str) -> AsyncIterator[ClientConnection]:
+    async with connect(where) as socket:
+        await socket.send(bind(await token_of(world, identity)))
+        handshake = await heard(socket)
+        status = handshake["entry"][0]["resource"]
+        assert (handshake["type"], status["type"]) == ("history", "handshake")
+        assert status["subscription"]["reference"] == f"Subscription/{identity}"
+        yield socket
+
+
+async def silent(socket: ClientConnection) -> None:
+    """Say that nothing was sent: the pong to a ping comes next, after several looks for news."""
+    await asyncio.sleep(0.6)
+    await socket.send('{"type":"ping"}')
+    assert await heard(socket) == {"type": "pong"}
+
+
+async def test_a_bound_socket_is_told_with_the_resource_second(world: World, where: str) -> None:
+    identity = await subscribed(world)
+    async with bound(world, where, identity) as socket:
+        received = await world.receive(MAIL)
+        await matched(world)
+        bundle = await heard(socket)
+    status, resource = (entry["resource"] for entry in bundle["entry"])
+    assert (status["type"], status["eventsSinceSubscriptionStart"]) == ("event-notification", "1")
+    assert status["notificationEvent"][0]["focus"]["reference"] == f"Communication/{received}"
+    assert (resource["resourceType"], resource["id"]) == ("Communication", str(received))
+
+
+async def test_what_happened_between_the_token_and_the_bind_is_told(
+    world: World, where: str
+) -> None:
+    identity = await subscribed(world)
+    token = await token_of(world, identity)
+    await world.receive(MAIL)
+    await matched(world)
+    async with connect(where) as socket:
+        await socket.send(bind(token))
+        assert (await heard(socket))["entry"][0]["resource"]["type"] == "handshake"
+        assert (await heard(socket))["entry"][1]["resource"]["resourceType"] == "Communication"
+        await silent(socket)
+
+
+async def test_each_event_comes_once_to_each_socket(world: World, where: str) -> None:
+    identity = await subscribed(world)
+    async with (
+        bound(world, where, identity) as one,
+        bound(world, where, identity) as two,
+    ):
+        for number in range(3):
+            await world.receive(MAIL.replace(b"<1@", f"<{number}@".encode()))
+            world.now += timedelta(seconds=1)
+            await matched(world)
+        for socket in (one, two):
+            numbers = [
+                (await heard(socket))["entry"][0]["resource"]["eventsSinceSubscriptionStart"]
+                for _ in range(3)
+            ]
+            assert numbers == ["1", "2", "3"]
+            await silent(socket)
+
+
+async def test_nothing_of_another_mailbox_comes_over_a_socket(world: World, where: str) -> None:
+    identity = await subscribed(world)
+    async with bound(world, where, identity) as socket:
+        await world.receive(
+            MAIL.replace(ANNA.encode(), b"eve@direct.hillside.example"),
+            mailbox="eve@direct.hillside.example",
+        )
+        await matched(world)
+        await silent(socket)
+
+
+async def test_an_unbound_subscription_is_told_no_more(world: World, where: str) -> None:
+    identity = await subscribed(world)
+    token = await token_of(world, identity)
+    async with connect(where) as socket:
+        await socket.send(bind(token))
+        await heard(socket)
+        leave = {"type": "unbind-from-token", "payload": {"token": token}}
+        await socket.send(json.dumps(leave))
+        await socket.send('{"type":"ping"}')
+        assert await heard(socket) == {"type": "pong"}
+        await world.receive(MAIL)
+        await matched(world)
+        await silent(socket)
+
+
+@pytest.mark.parametrize("way", ["off", "deleted", "disabled"])
+async def test_a_subscription_that_ended_is_told_no_more(
+    world: World, where: str, way: str
+) -> None:
+    identity = await subscribed(world)
+    async with bound(world, where, identity) as socket:
+        if way == "off":
+            resource = (await world.http.get(f"/Subscription/{identity}")).json()
+            await world.http.put(f"/Subscription/{identity}", json={**resource, "status": "off"})
+        elif way == "deleted":
+            await world.http.delete(f"/Subscription/{identity}")
+        else:
+            await world.database.write(lambda c: disable_client(c, "ehr"))
+        await world.receive(MAIL)
+        await matched(world)
+        await silent(socket)
+
+
+async def test_a_token_is_good_for_a_while_and_guesses_end_the_socket(
+    world: World, where: str
+) -> None:
+    identity = await subscribed(world)
+    token = await token_of(world, identity)
+    world.now += LIFETIME
+    async with connect(where) as socket:
+        for wrong in (bind(token), bind("guess"), "hello", "[]"):
+            await socket.send(wrong)
+            assert (await heard(socket))["type"] == "error"
+        await socket.send(f"bind {identity}")
+        with pytest.raises(ConnectionClosed) as closed:
+            await heard(socket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
+async def test_r4s_own_words_on_a_socket_with_a_bearer_token(world: World, where: str) -> None:
+    identity = await subscribed(world)
+    headers = {"authorization": world.http.headers["authorization"]}
+    async with connect(where, additional_headers=headers) as socket:
+        await socket.send(f"bind {identity}")
+        assert await asyncio.wait_for(socket.recv(), 10) == f"bound {identity}"
+        await world.receive(MAIL)
+        await matched(world)
+        assert await asyncio.wait_for(socket.recv(), 10) == f"ping {identity}"
+
+
+async def test_another_clients_subscription_cannot_be_bound(world: World, where: str) -> None:
+    identity = await subscribed(world)
+    theirs = await world.add_client("other", "eve@direct.hillside.example")
+    async with connect(where, additional_headers=theirs) as socket:
+        await socket.send(f"bind {identity}")
+        assert (await heard(socket))["type"] == "error"
+
+
+async def test_a_wrong_bearer_token_opens_no_socket(world: World, where: str) -> None:
+    with pytest.raises(InvalidStatus):
+        async with connect(where, additional_headers={"authorization": "Bearer nobody"}):
+            pass
+
+
+@pytest.mark.parametrize("message", [b"octets", "x" * 5000])
+async def test_what_is_no_message_ends_the_socket(
+    world: World, where: str, message: bytes | str
+) -> None:
+    async with connect(where) as socket:
+        await socket.send(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(socket.recv(), 10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+
+
+async def test_a_hook_has_no_binding_token(world: World) -> None:
+    channel = {"type": "rest-hook", "endpoint": "https://bot.example/"}
+    answer = await world.http.post(
+        "/Subscription",
+        json={
+            "resourceType": "Subscription",
+            "status": "requested",
+            "reason": "x",
+            "criteria": "Communication?",
+            "channel": channel,
+        },
+    )
+    identity = answer.json()["id"]
+    refused: httpx.Response = await world.http.get(
+        f"/Subscription/{identity}/$get-ws-binding-token"
+    )
+    assert refused.status_code == 409
+
+
+UUID_TEXT = "0199b3a0-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('{"type":"ping"}', Ping),
+        ('{"type":"bind-with-token","payload":{"token":"t"}}', Bind),
+        ('{"type":"unbind-from-token","payload":{"token":"t"}}', Unbind),
+        (f"bind {UUID_TEXT}", BindById),
+        (f"bind: {UUID_TEXT}", BindById),
+        ("bind ------------------------------------", type(None)),
+        ('{"type":"bind-with-token"}', type(None)),
+        ('{"type":"bind-with-token","payload":{"token":1}}', type(None)),
+        ('{"type":["ping"]}', type(None)),
+        ('{"type":"bind-with-token","payload":{"token":"' + "x" * 300 + '"}}', type(None)),
+        ("null", type(None)),
+        ("", type(None)),
+    ],
+)
+def test_what_a_client_says(text: str, kind: type) -> None:
+    assert type(spoken(text)) is kind
