@@ -50,6 +50,8 @@ class RevocationMode(Enum):
 class CertificatePolicy:
     """The demands of one domain. `minimum_rsa_bits` is in bits.
 
+    `keys` are kinds of public keys in certificates, `digests` of signatures on certificates and
+    messages, `ciphers` of content. `required_policies` are demanded of the whole path.
     `inflated_octets` bounds what a compressed message may become; 0 refuses compressed messages.
     """
 

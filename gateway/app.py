@@ -81,14 +81,13 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         await stack.enter_async_context(in_background(_forget(config, database, bodies)))
         bundles = keep_bundles_fresh(config, database, metrics, utc_now)
         await stack.enter_async_context(in_background(bundles))
-        window = timedelta(seconds=config.tracking.window_s)
         reception = metrics.reception(
             SmtpReception(
                 database=database,
                 bodies=bodies,
                 clock=utc_now,
                 wake=worker.wake,
-                window=window,
+                windows=config.windows,
                 peers=config.known_peers,
             )
         )

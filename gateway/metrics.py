@@ -62,6 +62,12 @@ class Metrics:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self._bundles = Counter(
+            "direct_gateway_bundle_refreshes",
+            "Refreshes of trust bundles, by what became of them",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._accept_s = self._histogram("accept", "From the end of DATA to the commit", "role")
         self._delivery_s = self._histogram("delivery", "One delivery attempt", "way")
         self._lookup_s = self._histogram("lookup", "Discovery of one address", "outcome")
@@ -103,6 +109,10 @@ class Metrics:
             outcome = OK if attempt.reason is None else attempt.reason.code
             self._attempts.labels(way, outcome, tls, delivery.tls_policy).inc()
         self._delivery_s.labels(way).observe(seconds)
+
+    def bundle_refreshed(self, outcome: str) -> None:
+        """Count a refresh of a trust bundle on schedule."""
+        self._bundles.labels(outcome).inc()
 
     def looked_up(self, outcome: str, seconds: float) -> None:
         """Count a look-up."""

@@ -122,7 +122,8 @@ _Opened = tuple[Form, list[bytes], str | None, Envelope | None]
 
 
 def _opened(data: bytes) -> _Opened:
-    if data.lstrip().startswith(_PEM_BEGIN):
+    # RFC7468 5.2: explanatory text may stand before a block. DER begins with a SEQUENCE.
+    if data[0] != der.SEQUENCE and _PEM_BEGIN in data:
         return _pem(data)
     try:
         cms = _parts(data)

@@ -24,6 +24,7 @@ OIDS: Final = 100
 OID_CHARACTERS: Final = 100
 LEAST_RSA_BITS: Final = 1024
 MOST_RSA_BITS: Final = 8192
+MOST_OCTETS: Final = 1024 * 1024 * 1024
 
 _OID: Final = re.compile(r"[0-2](?:\.(?:0|[1-9][0-9]{0,30}))+")
 _AT_LINE: Final = re.compile(r"\(at line (\d+)")
@@ -92,6 +93,14 @@ def _bits(value: object) -> int:
         raise _MistakeError("a number of bits is wanted")
     if not LEAST_RSA_BITS <= value <= MOST_RSA_BITS:
         raise _MistakeError(f"from {LEAST_RSA_BITS} to {MOST_RSA_BITS} bits")
+    return value
+
+
+def _octets(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _MistakeError("a number of octets is wanted")
+    if not 0 <= value <= MOST_OCTETS:
+        raise _MistakeError(f"from 0 to {MOST_OCTETS} octets")
     return value
 
 
@@ -172,6 +181,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[object], object]]]] = {
     "ciphers": ("ciphers", _words(CIPHERS)),
     "allow_sha1": ("allow_sha1", _boolean),
     "allow_3des": ("allow_3des", _boolean),
+    "inflated_octets": ("inflated_octets", _octets),
     "accept_unwrapped": ("accept_unwrapped", _boolean),
     "required_policies": ("required_policies", _oids),
     "require_key_separation": ("require_key_separation", _boolean),
@@ -185,6 +195,7 @@ _MEANINGS: Final = {
     "ciphers": "content encryption of received messages",
     "allow_sha1": "accept SHA-1 signatures (legacy; as-1.3 forbids it)",
     "allow_3des": "accept triple DES (legacy)",
+    "inflated_octets": "largest content of a compressed message; 0: compressed ones are refused",
     "accept_unwrapped": "accept messages that are not wrapped",
     "required_policies": "a certificate's path must be valid for one of these policy OIDs",
     "require_key_separation": "refuse certificates that both sign and encrypt",

@@ -85,7 +85,7 @@ bundle_version: Final = sa.Table(
     metadata,
     _bundle_column(),
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("content", sa.LargeBinary),  # NULL: no longer kept
     sa.Column("sha256", _SHA256, nullable=False),
     sa.Column("form", _WORD, nullable=False),
     sa.Column("source", sa.Text, nullable=False),  # URL or "file"

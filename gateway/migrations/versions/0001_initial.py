@@ -150,7 +150,9 @@ def upgrade() -> None:
         "fhir_client",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
-        sa.Column("token_sha256", sa.String(length=64), nullable=False),
+        sa.Column("token_sha256", sa.String(length=64), nullable=True),
+        sa.Column("jwks", sa.Text(), nullable=True),
+        sa.Column("scopes", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_client")),
@@ -422,6 +424,35 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user", "address_key", name=op.f("pk_edge_user_address")),
     )
     op.create_table(
+        "fhir_access_token",
+        sa.Column("token_sha256", sa.String(length=64), nullable=False),
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["client_id"],
+            ["fhir_client.id"],
+            name=op.f("fk_fhir_access_token_client_id_fhir_client"),
+        ),
+        sa.PrimaryKeyConstraint("token_sha256", name=op.f("pk_fhir_access_token")),
+    )
+    op.create_index(
+        op.f("ix_fhir_access_token_expires_at"), "fhir_access_token", ["expires_at"], unique=False
+    )
+    op.create_table(
+        "fhir_assertion",
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("jti", sa.String(length=255), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["client_id"], ["fhir_client.id"], name=op.f("fk_fhir_assertion_client_id_fhir_client")
+        ),
+        sa.PrimaryKeyConstraint("client_id", "jti", name=op.f("pk_fhir_assertion")),
+    )
+    op.create_index(
+        op.f("ix_fhir_assertion_expires_at"), "fhir_assertion", ["expires_at"], unique=False
+    )
+    op.create_table(
         "fhir_client_mailbox",
         sa.Column("client_id", sa.Uuid(), nullable=False),
         sa.Column("address_key", sa.String(length=320), nullable=False),
@@ -432,6 +463,17 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("client_id", "address_key", name=op.f("pk_fhir_client_mailbox")),
     )
+    op.create_table(
+        "fhir_due",
+        sa.Column("request_id", sa.Uuid(), nullable=False),
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["client_id"], ["fhir_client.id"], name=op.f("fk_fhir_due_client_id_fhir_client")
+        ),
+        sa.PrimaryKeyConstraint("request_id", name=op.f("pk_fhir_due")),
+    )
+    op.create_index(op.f("ix_fhir_due_due_at"), "fhir_due", ["due_at"], unique=False)
     op.create_table(
         "message",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -624,7 +666,13 @@ def downgrade() -> None:
         postgresql_where=sa.text("body_key IS NOT NULL"),
     )
     op.drop_table("message")
+    op.drop_index(op.f("ix_fhir_due_due_at"), table_name="fhir_due")
+    op.drop_table("fhir_due")
     op.drop_table("fhir_client_mailbox")
+    op.drop_index(op.f("ix_fhir_assertion_expires_at"), table_name="fhir_assertion")
+    op.drop_table("fhir_assertion")
+    op.drop_index(op.f("ix_fhir_access_token_expires_at"), table_name="fhir_access_token")
+    op.drop_table("fhir_access_token")
     op.drop_table("edge_user_address")
     op.drop_table("bundle_version")
     op.drop_index(op.f("ix_bundle_use_owner"), table_name="bundle_use")
