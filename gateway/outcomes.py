@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
-from gateway import audit, mdn, messages, progress, queue, spool
+from gateway import audit, capabilities, mdn, messages, progress, queue, spool
 from gateway.judgement import Judgement, Opened
 from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
 from gateway.ports import StoredBody
@@ -40,6 +40,7 @@ __all__ = [
     "send",
     "send_on",
     "take_in",
+    "too_big",
     "undecided",
     "without_key",
 ]
@@ -152,7 +153,9 @@ def send_on(
                     **before,
                     **{
                         decision.address.key: [
-                            _encrypted_to(v) for v in decision.verdicts if v.reason is None
+                            _encrypted_to(v, copy.algorithms)
+                            for v in decision.verdicts
+                            if v.reason is None
                         ]
                         for copy in copies
                         for decision in copy.recipients
@@ -232,6 +235,10 @@ def take_in(
         wants_dispatched=mdn.wants_dispatched(facts.notification_options),
         parent=parent,
     )
+    signer = judgement.deciding
+    for one in opened.unsealed.signers:
+        if signer is not None and one.certificate == signer.certificate:
+            capabilities.remember(connection, facts.author, one.capabilities, now)
     for address, decision in judgement.decisions.items():
         messages.set_recipient(
             connection,
@@ -321,6 +328,12 @@ def undecided(address: DirectAddress, error: DirectError) -> Decision:
     return Decision(address, (), (), error.reason, error.detail)
 
 
+def too_big(decision: Decision) -> Decision:
+    """Return `decision` turned down: sealed, the message is larger than the peer's domain takes."""
+    detail = "the sealed message is too large for the recipient's domain"
+    return replace(decision, certificates=(), reason=Reason.MESSAGE_TOO_BIG, detail=detail)
+
+
 def without_key(decision: Decision) -> Decision:
     """Return `decision` turned down: the author has no key to sign with (AS-060)."""
     detail = "no valid signing certificate for the sender"
@@ -338,13 +351,15 @@ def _stored(message_id: str | None) -> str | None:
     return message_id if fits else None
 
 
-def _encrypted_to(verdict: Verdict) -> dict[str, str | None]:
+def _encrypted_to(verdict: Verdict, algorithms: Algorithms) -> dict[str, str | None]:
     return {
         "subject": verdict.certificate.subject.rfc4514_string(),
         "sha256": sha256_of(verdict.certificate).hex(),
         "binding": verdict.binding.value if verdict.binding else None,
         "level": verdict.level.value,
         "anchor": sha256_of(verdict.anchor).hex() if verdict.anchor else None,
+        "content_encryption": algorithms.content_encryption,
+        "key_transport": algorithms.key_transport,
     }
 
 

@@ -48,6 +48,7 @@ from gateway.outcomes import (
     send,
     send_on,
     take_in,
+    too_big,
     undecided,
     without_key,
 )
@@ -133,7 +134,13 @@ class Pipeline:
         if not signers:
             decisions = [without_key(decision) for decision in decisions]
         ready = [decision for decision in decisions if decision.reason is None]
-        return decisions, await self._sealer.seal(task, ready, signers, now)  # (io)
+        sealed = await self._sealer.seal(task, ready, signers, now)  # (io)
+        made = {copy.domain for copy in sealed}
+        decisions = [
+            decision if decision.reason or decision.address.domain in made else too_big(decision)
+            for decision in decisions
+        ]
+        return decisions, sealed
 
     async def incoming(self, job: Job) -> Result:
         """Open one message from the backbone; deliver it to those of its recipients who trust."""

@@ -25,6 +25,7 @@ __all__ = [
     "job",
     "message",
     "paused_destination",
+    "peer_capability",
     "recipient",
 ]
 
@@ -205,6 +206,15 @@ paused_destination: Final = sa.Table(
     metadata,
     sa.Column("destination", _DOMAIN, primary_key=True),
     sa.Column("paused_at", UtcDateTime, nullable=False),
+)
+
+# What each peer's address was last seen to decrypt, by the names of `certs.cms.algorithms`
+peer_capability: Final = sa.Table(
+    "peer_capability",
+    metadata,
+    sa.Column("address_key", _ADDRESS, primary_key=True),
+    sa.Column("ciphers", sa.String(255), nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
 )
 
 # What happened, chained by hash

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from certs.cms.algorithms import ContentEncryption, KeyTransport
 from certs.errors import DirectError, Reason
 from certs.policy import Profile
 from gateway.config import Config, HostPort, describe, load, parse_host_port, read_password
@@ -55,6 +56,11 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
             "*" = "smart.example:25"
             [tls]
             "direct.lakeview.example" = "verify"
+            [peers."Old.Example"]
+            key_transport = "rsa-pkcs1v15"
+            content_encryption = "aes128-cbc"
+            size_octets = 20000000
+
             [mailboxes."Dr.Rivera@direct.hillside.example"]
             server = "127.0.0.1:24"
             lmtp = true
@@ -69,6 +75,11 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
     }
     assert config.tls == {"direct.lakeview.example": Demand.VERIFY}
     assert config.mailboxes["dr.rivera@direct.hillside.example"].lmtp
+    options = config.known_peers.options_for("old.example", [])
+    assert options.key_transport is KeyTransport.RSA_PKCS1
+    assert options.content_encryption is ContentEncryption.AES128_CBC
+    assert config.known_peers.size_octets("old.example") == 20_000_000
+    assert config.known_peers.size_octets("other.example") == config.backbone.size_octets
 
 
 def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
@@ -139,6 +150,8 @@ def test_environment_that_does_not_parse_is_named(
         pytest.param('[routes]\n"a b.example" = "x:25"', "a b.example", id="route-no-domain"),
         pytest.param('[routes]\n"a.example" = ""', "routes", id="route-to-nowhere"),
         pytest.param("routes = 1", "routes", id="routes-no-table"),
+        pytest.param('[peers."x.example"]\ndigest = "sha1"', "peers.x.example.digest", id="sha1"),
+        pytest.param('[peers."nodot"]\npss = true', "nodot", id="peer-no-domain"),
         pytest.param("mailboxes = 1", "mailboxes", id="mailboxes-no-table"),
         pytest.param('[tls]\n"nodot" = "verify"', "nodot", id="tls-no-domain"),
         pytest.param(

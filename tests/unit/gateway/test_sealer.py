@@ -7,6 +7,7 @@ import pytest
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from gateway.outcomes import Task, load
+from gateway.peers import Peers
 from gateway.queue import Job, JobState
 from gateway.sealer import Sealer
 from tests.helpers.agent import CHEN, GP, HOSTNAME, NURSE, RIVERA, Agent, identity, mail, peer_ca
@@ -26,8 +27,13 @@ async def task(agent: Agent, content: bytes) -> Task:
     return await agent.database.read(lambda c: load(c, job))
 
 
-def sealer(agent: Agent) -> Sealer:
-    return Sealer(bodies=agent.bodies, hostname=HOSTNAME)
+def sealer(agent: Agent, peers: Peers | None = None) -> Sealer:
+    return Sealer(
+        database=agent.database,
+        bodies=agent.bodies,
+        hostname=HOSTNAME,
+        peers=Peers() if peers is None else peers,
+    )
 
 
 async def test_one_durable_copy_for_each_domain(agent: Agent) -> None:

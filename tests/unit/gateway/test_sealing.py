@@ -15,7 +15,7 @@ from tests.helpers.sealed import unseal
 TRACE = b"Received: by gw.hillside.example id 1;\r\n Fri, 02 Jan 2026 12:00:00 +0000\r\n"
 
 
-def seal(submitted: bytes, *copies: Copy) -> tuple[Algorithms, bytes]:
+def seal(submitted: bytes, *copies: Copy) -> tuple[list[Algorithms | None], bytes]:
     """Seal for each copy; return the algorithms and what was wrapped."""
     clear = io.BytesIO()
     algorithms = seal_copies(
@@ -43,7 +43,9 @@ def test_every_copy_holds_what_was_wrapped() -> None:
         opened = unseal(out.getvalue(), [identity(reader)])
         assert opened.content == clear
         assert opened.unsealed.wrapped
-    assert (algorithms.digest, algorithms.content_encryption) == ("sha256", "aes256-cbc")
+    for made in algorithms:
+        assert made is not None
+        assert (made.digest, made.content_encryption) == ("sha256", "aes256-cbc")
 
 
 def test_outer_header_is_the_trace_and_copies_without_the_subject() -> None:
