@@ -36,7 +36,7 @@ class KekKind(Enum):
 
     FILE = "file"
     CREDENTIAL = "credential"
-    TOKEN = "token"
+    HSM = "token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ def parse_source(text: str, *, folder: Path) -> KekSource:
         return KekSource(KekKind.FILE, folder / (rest if colon else text))
     if not rest or "/" in rest:
         raise _invalid(f"{text}: write file:PATH, credential:NAME or token:LABEL")
-    if kind == KekKind.TOKEN.value:
-        return KekSource(KekKind.TOKEN, folder / f"kek.{rest}", rest)
+    if kind == KekKind.HSM.value:
+        return KekSource(KekKind.HSM, folder / f"kek.{rest}", rest)
     if kind == KekKind.CREDENTIAL.value:
         handed_over = os.environ.get(CREDENTIALS)
         if not handed_over:
@@ -80,7 +80,7 @@ def read_keks(
         DirectError: CONFIGURATION_INVALID; it cannot be read, is of another length, or others may
             read its file. INTERNAL; the token is away.
     """
-    if source.kind is KekKind.TOKEN:
+    if source.kind is KekKind.HSM:
         if unseal is None:
             raise _invalid("the key-encryption key is sealed by a token, and none is configured")
         return [_checked(unseal(read_secret(source.path), source.label), source.path)]

@@ -20,7 +20,7 @@ from gateway.files import write_secret
 if TYPE_CHECKING:
     from certs.hsm import Token
 
-__all__ = ["KeyAccess", "key_access", "kek_source", "make_kek"]
+__all__ = ["KeyAccess", "kek_source", "key_access", "make_kek"]
 
 
 class KeyAccess:
@@ -94,7 +94,7 @@ def make_kek(config: Config, seal: Callable[[bytes, str], bytes]) -> None:
     if source.kind is KekKind.CREDENTIAL or source.path.exists():
         return
     key = os.urandom(KEK_OCTETS)
-    sealed = seal(key, source.label) if source.kind is KekKind.TOKEN else key
+    sealed = seal(key, source.label) if source.kind is KekKind.HSM else key
     write_secret(source.path, sealed)
 
 

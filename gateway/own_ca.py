@@ -26,7 +26,7 @@ from certs.issue import (
     generate_key,
 )
 from certs.pkcs12 import KeyBundle
-from gateway.files import replace_secret, write_secret
+from gateway.files import write_secret
 
 __all__ = ["OwnCa"]
 

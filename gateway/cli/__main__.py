@@ -5,42 +5,78 @@ Talks to the terminal.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated, Final
+
 import typer
 
-from gateway.cli.anchor import anchors
-from gateway.cli.audit import audit
-from gateway.cli.bench import bench
-from gateway.cli.client import clients, users
-from gateway.cli.domain import addresses
-from gateway.cli.domain_check import names
-from gateway.cli.inspect import inspect
-from gateway.cli.lookup import lookup
-from gateway.cli.message import messages
-from gateway.cli.publish import certs
-from gateway.cli.queue import queue
-from gateway.cli.sandbox import sandbox
-from gateway.cli.selftest import selftest
-from gateway.cli.site import check, init, serve
+from gateway.cli.lazy import LazyGroup, Place
 
 __all__ = ["app", "main"]
 
+
+_PLACES: Final = {
+    "init": Place("gateway.cli.site", "init", "Set up an installation."),
+    "serve": Place("gateway.cli.site", "serve", "Run the gateway."),
+    "check": Place("gateway.cli.site", "check", "Check configuration, keys and trust."),
+    "domain": Place(
+        "gateway.cli.domain",
+        "names",
+        "Health domain names served here.",
+        {"check": Place("gateway.cli.domain_check", "names", "Compare it with what others see.")},
+    ),
+    "address": Place("gateway.cli.address", "addresses", "Direct addresses served here."),
+    "user": Place("gateway.cli.user", "users", "Mail users of the edge (SMTP AUTH)."),
+    "client": Place("gateway.cli.client", "clients", "Programs that call the FHIR API."),
+    "cert": Place(
+        "gateway.cli.cert",
+        "certs",
+        "Our own keys and certificates.",
+        {
+            "publish": Place("gateway.cli.publish", "certs", "Print its DNS records, or push."),
+            "cache": Place("gateway.cli.cert_cache", "certs", "What is remembered of others'."),
+        },
+    ),
+    "anchor": Place("gateway.cli.anchor", "anchors", "Trust anchors, by domain or address."),
+    "message": Place("gateway.cli.message", "messages", "Messages and what became of them."),
+    "queue": Place("gateway.cli.queue", "queue", "Work that waits."),
+    "audit": Place("gateway.cli.audit", "audit", "What was done, by whom."),
+    "lookup": Place("gateway.cli.lookup", "lookup", "Find a recipient's certificate."),
+    "inspect": Place("gateway.cli.inspect", "inspect", "Judge a stored message."),
+    "selftest": Place("gateway.cli.selftest", "selftest", "Conformance cases, run here."),
+    "sandbox": Place("gateway.cli.sandbox", "sandbox", "Two HISPs on this machine."),
+    "bench": Place("gateway.cli.bench", "bench", "Measure this machine."),
+}
+
+
+class _Commands(LazyGroup):
+    PLACES = _PLACES
+
+
 app = typer.Typer(
-    help="A HISP in one command: Direct secure messaging with a FHIR R4 API.",
+    cls=_Commands,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (init, serve, check, lookup, inspect, sandbox, bench):
-    app.command()(verb)
-app.add_typer(names, name="domain")
-app.add_typer(addresses, name="address")
-app.add_typer(certs, name="cert")
-app.add_typer(anchors, name="anchor")
-app.add_typer(clients, name="client")
-app.add_typer(users, name="user")
-app.add_typer(messages, name="message")
-app.add_typer(queue, name="queue")
-app.add_typer(audit, name="audit")
-app.add_typer(selftest, name="selftest")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"direct-gateway {version('direct-gateway')}")
+        raise typer.Exit
+
+
+@app.callback()
+def commands(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """A HISP in one command: Direct secure messaging with a FHIR R4 API.
+
+    Exit status: 0 done, or the answer is yes; 1 the answer is no; 2 wrong usage, or it failed.
+    """
 
 
 def main() -> None:

@@ -5,8 +5,6 @@ Talks to the database and the terminal.
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,15 +20,13 @@ from gateway.cli.common import (
     Json,
     Site,
     on_site,
-    read_file,
     show,
     table,
 )
 
-__all__ = ["clients", "users"]
+__all__ = ["clients"]
 
 clients = typer.Typer(help="Programs that call the FHIR API.", no_args_is_help=True)
-users = typer.Typer(help="Mail users of the edge (SMTP AUTH).", no_args_is_help=True)
 
 
 @clients.command("add")
@@ -78,40 +74,6 @@ def list_clients(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> 
         ]
 
     table("clients", ("client", "mailboxes", "disabled"), on_site(config, work), as_json=as_json)
-
-
-@users.command("add")
-def add_user(
-    name: Annotated[str, typer.Argument(help="SMTP AUTH user name.")],
-    address: Annotated[list[str], typer.Option(help="Address it may send as.")],
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password; default: one is made.")
-    ] = None,
-    config: ConfigPath = DEFAULT_CONFIG,
-    as_json: Json = False,
-) -> None:
-    """Let a mail system submit at the edge.
-
-    Example: direct-gateway user add ehr --address dr.rivera@direct.example.org
-    """
-    if password_file is None:
-        password = secrets.token_urlsafe(18)
-    else:
-        password = read_file(password_file).decode("utf-8", "strict").rstrip("\r\n")
-
-    async def work(site: Site) -> None:
-        addresses = [parse_address(text) for text in address]
-        hashed = domains.hash_password(password)
-
-        def write(c: Connection) -> None:
-            domains.add_edge_user(c, name, hashed, addresses, site.now)
-            site.audit(c, "user-added", name, new=" ".join(a.key for a in addresses))
-
-        await site.database.write(write)
-
-    on_site(config, work)
-    shown = {"user": name, "password": None if password_file else password}
-    show(shown, as_json=as_json)
 
 
 def _ours(connection: Connection, mailboxes: list[DirectAddress]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,13 @@ from gateway.key_access import key_access
 
 __all__ = [
     "DEFAULT_CONFIG",
+    "Change",
     "ConfigPath",
     "Json",
     "Site",
+    "Yes",
+    "actor",
+    "change",
     "console",
     "fail",
     "grow",
@@ -53,10 +58,10 @@ ConfigPath = Annotated[
     typer.Option("--config", "-c", envvar="DIRECT_GATEWAY_CONFIG", help="Configuration file."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+SUBJECT_CHARACTERS: Final = 320  # the column of the audit trail
 PIPE_COLUMNS: Final = 1000
 DEFAULT_CONFIG: Final = Path("direct-gateway.toml")
-# Whom the audit trail names for what is done here: the person behind sudo, where there is one.
-ACTOR: Final = f"cli:{os.environ.get('SUDO_USER') or os.environ.get('USER') or 'unknown'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +72,87 @@ class Site:
     database: SqlDatabase
     now: datetime
 
-    def audit(self, connection: Connection, action: str, subject: str, **change: str) -> None:
-        """Record in the caller's transaction what the administrator did; `change`: old, new."""
+    def audit(
+        self,
+        connection: Connection,
+        action: str,
+        subject: str,
+        *,
+        old: str | None = None,
+        new: str | None = None,
+        outcome: str = "done",
+    ) -> None:
+        """Record in the caller's transaction what the administrator did."""
         audit.record(
             connection,
             now=self.now,
-            actor=ACTOR,
+            actor=actor(),
             action=action,
-            subject=subject,
-            outcome="done",
-            **change,
+            subject=subject[:SUBJECT_CHARACTERS],
+            outcome=outcome,
+            old=old,
+            new=new,
         )
 
     def kek(self) -> bytes:
         """Return the key that private keys are enveloped under."""
         with key_access(self.config) as access:
             return access.kek()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change came to: what is shown of it, and what it was before and after."""
+
+    shown: Mapping[str, Any]
+    old: str | None = None
+    new: str | None = None
+
+
+def actor() -> str:
+    """Return whom the audit trail names: the system's user, and behind sudo the person.
+
+    The environment says who is behind sudo, and root may say what it likes; nobody else is asked.
+    """
+    uid = os.getuid()
+    behind = os.environ.get("SUDO_UID", "")
+    if uid == 0 and behind.isdecimal():
+        uid = int(behind)
+    try:
+        return f"cli:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"cli:uid {uid}"
+
+
+def change(
+    path: Path,
+    action: str,
+    subject: str,
+    work: Callable[[Connection, Site], Change],
+    *,
+    as_json: bool,
+) -> None:
+    """Change the site in one transaction, with its audit event, and show what came of it.
+
+    A refusal is recorded too, and exits 2.
+    """
+
+    async def main(site: Site) -> Change:
+        def write(connection: Connection) -> Change:
+            done = work(connection, site)
+            site.audit(connection, action, subject, old=done.old, new=done.new)
+            return done
+
+        try:
+            return await site.database.write(write)
+        except DirectError as error:
+            code = error.reason.code
+            await site.database.write(
+                lambda c: site.audit(c, action, subject, new=code, outcome="refused")
+            )
+            raise
+
+    show(on_site(path, main).shown, as_json=as_json)
 
 
 def console() -> Console:

@@ -1,4 +1,4 @@
-"""`domain` and `address`: whom this HISP serves.
+"""`domain`: the health domain names that this HISP serves.
 
 Talks to the database.
 """
@@ -10,19 +10,34 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from certs.address import parse_address, parse_domain
-from gateway import domains
-from gateway.cli.common import DEFAULT_CONFIG, ConfigPath, Json, Site, on_site, show, table
+from certs.address import parse_domain
+from certs.policy import Profile
+from gateway import domain_control, domains
+from gateway.cli.asking import confirm
+from gateway.cli.common import (
+    DEFAULT_CONFIG,
+    Change,
+    ConfigPath,
+    Json,
+    Site,
+    Yes,
+    change,
+    on_site,
+    table,
+)
+from trust_bundles.store import forget_owner
 
-__all__ = ["addresses", "names"]
+__all__ = ["names"]
 
-names = typer.Typer(help="The health domain names served here.", no_args_is_help=True)
-addresses = typer.Typer(help="The Direct addresses served here.", no_args_is_help=True)
+names = typer.Typer(help="Health domain names served here.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Domain served here.")]
 
 
 @names.command("add")
 def add_domain(
     name: Annotated[str, typer.Argument(help="Health domain name, such as direct.example.org.")],
+    profile: Annotated[Profile, typer.Option(help="Edition that binds.")] = Profile.AS_1_3,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -31,17 +46,12 @@ def add_domain(
     Example: direct-gateway domain add direct.example.org
     """
 
-    async def work(site: Site) -> str:
+    def work(c: Connection, site: Site) -> Change:
         domain = parse_domain(name)
+        domains.add_domain(c, domain, site.now, profile=profile)
+        return Change({"domain": domain}, new=profile.value)
 
-        def write(c: Connection) -> None:
-            domains.add_domain(c, domain, site.now)
-            site.audit(c, "domain-added", domain)
-
-        await site.database.write(write)
-        return domain
-
-    show({"domain": on_site(config, work)}, as_json=as_json)
+    change(config, "domain-added", name, work, as_json=as_json)
 
 
 @names.command("list")
@@ -67,46 +77,71 @@ def list_domains(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> 
     table("domains", columns, on_site(config, work), as_json=as_json)
 
 
-@addresses.command("add")
-def add_address(
-    address: Annotated[str, typer.Argument(help="Direct address in a domain served here.")],
+@names.command("change")
+def change_domain(
+    name: Name,
+    profile: Annotated[Profile, typer.Option(help="Edition that binds.")],
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Serve an address.
+    """Change a domain's settings; in force at the next message.
 
-    Example: direct-gateway address add dr.rivera@direct.example.org
+    Example: direct-gateway domain change direct.example.org --profile as-1.2
     """
 
-    async def work(site: Site) -> str:
-        parsed = parse_address(address)
+    def work(c: Connection, _: Site) -> Change:
+        domain = parse_domain(name)
+        before = domains.domain(c, domain)
+        domain_control.change_domain(c, domain, profile=profile)
+        old = before.profile.value if before else None
+        return Change({"domain": domain, "profile": profile.value}, old=old, new=profile.value)
 
-        def write(c: Connection) -> None:
-            domains.add_address(c, parsed, site.now)
-            site.audit(c, "address-added", parsed.key)
-
-        await site.database.write(write)
-        return str(parsed)
-
-    show({"address": on_site(config, work)}, as_json=as_json)
+    change(config, "domain-changed", name, work, as_json=as_json)
 
 
-@addresses.command("list")
-def list_addresses(
-    domain: Annotated[str, typer.Option(help="Only of this domain.")] = "",
-    config: ConfigPath = DEFAULT_CONFIG,
-    as_json: Json = False,
+@names.command("disable")
+def disable_domain(name: Name, config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Take and send no mail of a domain for now; nothing of it is forgotten.
+
+    Example: direct-gateway domain disable direct.example.org
+    """
+    _enable(config, name, as_json, enabled=False)
+
+
+@names.command("enable")
+def enable_domain(name: Name, config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Serve a disabled domain again.
+
+    Example: direct-gateway domain enable direct.example.org
+    """
+    _enable(config, name, as_json, enabled=True)
+
+
+@names.command("remove")
+def remove_domain(
+    name: Name, yes: Yes = False, config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False
 ) -> None:
-    """List the addresses.
+    """Serve a domain no more; refused while it has addresses or messages under way.
 
-    Example: direct-gateway address list --domain direct.example.org
+    Its trust is forgotten with it. Its keys are not: mail may yet come that only they open.
+
+    Example: direct-gateway domain remove direct.example.org --yes
     """
+    confirm(f"Remove the domain {name}, with whom it trusts?", yes=yes)
 
-    async def work(site: Site) -> list[dict[str, object]]:
-        name = parse_domain(domain) if domain else None
-        found = await site.database.read(lambda c: domains.list_addresses(c, domain=name))
-        return [
-            {"address": str(a.address), "enabled": a.enabled, "added": a.created_at} for a in found
-        ]
+    def work(c: Connection, _: Site) -> Change:
+        domain = parse_domain(name)
+        domain_control.remove_domain(c, domain)
+        forget_owner(c, domain)
+        return Change({"removed": domain})
 
-    table("addresses", ("address", "enabled", "added"), on_site(config, work), as_json=as_json)
+    change(config, "domain-removed", name, work, as_json=as_json)
+
+
+def _enable(config: ConfigPath, name: str, as_json: bool, *, enabled: bool) -> None:
+    def work(c: Connection, _: Site) -> Change:
+        domain = parse_domain(name)
+        domain_control.change_domain(c, domain, enabled=enabled)
+        return Change({"domain": domain, "enabled": enabled})
+
+    change(config, f"domain-{'enabled' if enabled else 'disabled'}", name, work, as_json=as_json)

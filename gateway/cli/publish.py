@@ -19,7 +19,6 @@ from certs import keys
 from certs.address import DirectAddress, parse_address, parse_domain
 from certs.binding import Binding
 from certs.errors import DirectError
-from certs.issue import Use
 from certs.keys import OwnIdentity
 from gateway.cli import cert
 from gateway.cli.common import DEFAULT_CONFIG, ConfigPath, Site, fail, on_site, read_file
@@ -107,13 +106,7 @@ def _push(publication: Publication, server: str, name: str, secret: Path | None)
 
 def is_published(own: OwnIdentity, domain: str, now: datetime) -> bool:
     """Say whether others should find this certificate of `domain` now."""
-    certificate = own.certificate
-    return (
-        own.subject.rpartition("@")[2] == domain
-        and own.retired_at is None
-        and Use.ENCRYPT in own.uses
-        and certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-    )
+    return own.subject.rpartition("@")[2] == domain and own.is_published(now)
 
 
 def _subject(own: OwnIdentity) -> DirectAddress | str:

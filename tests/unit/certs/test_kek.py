@@ -65,7 +65,7 @@ def test_credential_is_where_systemd_puts_it(tmp_path: Path) -> None:
 
 def test_token_opens_what_it_sealed(tmp_path: Path) -> None:
     source = parse_source("token:gateway", folder=tmp_path)
-    assert source == KekSource(KekKind.TOKEN, tmp_path / "kek.gateway", "gateway")
+    assert source == KekSource(KekKind.HSM, tmp_path / "kek.gateway", "gateway")
     secret(source.path, b"sealed")
     assert read_keks(source, lambda sealed, label: KEK if label == "gateway" else sealed) == [KEK]
     with pytest.raises(DirectError):
