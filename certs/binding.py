@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.policy import Profile
+from certs.profile import extensions_of
 
 __all__ = ["Binding", "binding_of"]
 
@@ -53,10 +54,10 @@ def binding_of(
 
 def _names(cert: x509.Certificate, address: DirectAddress) -> tuple[list[str], list[str]]:
     try:
-        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = extensions_of(cert).get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise _not_bound(address, "certificate has no subjectAltName") from None
-    except (ValueError, x509.DuplicateExtension):
+    except DirectError:
         raise _not_bound(address, "certificate's extensions do not parse") from None
     mailboxes = sorted({name.lower() for name in names.get_values_for_type(x509.RFC822Name)})
     domains = sorted({name.lower() for name in names.get_values_for_type(x509.DNSName)})
@@ -76,7 +77,10 @@ def _match(mailboxes: list[str], domains: list[str], address: DirectAddress) -> 
 
 def _legacy_names_agree(cert: x509.Certificate, address: DirectAddress) -> None:
     # AS v1.2 4.1.1.2 (AS-005): a legacy emailAddress must agree; v1.3 ignores it (AS-006).
-    claimed = [a.value for a in cert.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)]
+    try:
+        claimed = [a.value for a in cert.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)]
+    except ValueError:
+        raise _not_bound(address, "certificate's subject does not parse") from None
     if any(str(value).lower() not in (address.key, address.domain) for value in claimed):
         raise _not_bound(address, "subject emailAddress names somebody else")
 

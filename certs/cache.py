@@ -47,6 +47,7 @@ FAILURE: Final = timedelta(seconds=10)
 ADDRESSES: Final = 10_000  # in memory; the database has no limit
 LAST_GOOD: Final = timedelta(days=90)
 DISCOVERY: Final = "discovery"
+FLUSHED: Final = "flushed"  # a mark, no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,13 @@ class Entry:
 
 
 class CachingDirectory:
-    """Implements `gateway.ports.Directory`. One look-up at a time for each address."""
+    """Implements `gateway.ports.Directory`. One look-up at a time for each address.
+
+    `database` None: everything is forgotten at the end.
+    """
 
     def __init__(self, *, live: LiveDirectory, clock: Clock, database: Database | None) -> None:
+        self._flushed_at = clock()
         self._live = live
         self._clock = clock
         self._database = database
@@ -89,12 +94,19 @@ class CachingDirectory:
         """Return `evidence` with intermediates and revocation, as `LiveDirectory` does."""
         return await self._live.complete(evidence, anchors, now=now, policy=policy)
 
-    async def flush(self, key: str | None = None) -> int:
-        """Forget everything, or one address; return how many the database had."""
-        self._memory.clear()
-        if self._database is None:
-            return 0
-        return await self._database.write(lambda c: flush(c, key))
+    async def fetch_ahead(self, now: datetime) -> None:
+        """Fetch anew what is about to run out; forget first what an administrator flushed.
+
+        Raises:
+            DirectError: INTERNAL; the database failed.
+        """
+        if self._database is not None:
+            mark = await self._database.read(lambda c: load(c, FLUSHED, ""))
+            if mark is not None and mark.stored_at > self._flushed_at:
+                self._flushed_at = mark.stored_at
+                self._memory.clear()
+                self._live.forget()
+        await self._live.fetch_ahead(now)
 
     async def _learn(self, address: DirectAddress, now: datetime) -> Kept[Evidence]:
         if self._database is not None:
@@ -151,14 +163,20 @@ def save(connection: sa.Connection, entry: Entry) -> None:
 
 def list_entries(connection: sa.Connection, limit: int) -> Sequence[Entry]:
     """Return what is remembered, the newest first."""
-    query = sa.select(cached).order_by(cached.c.stored_at.desc()).limit(limit)
+    query = sa.select(cached).where(cached.c.kind != FLUSHED)
+    query = query.order_by(cached.c.stored_at.desc()).limit(limit)
     return [_entry(row) for row in connection.execute(query).mappings()]
 
 
-def flush(connection: sa.Connection, key: str | None = None) -> int:
-    """Forget everything, or what is under one key; return how much."""
-    query = sa.delete(cached)
-    return connection.execute(query if key is None else query.where(cached.c.key == key)).rowcount
+def flush(connection: sa.Connection, now: datetime, key: str | None = None) -> int:
+    """Forget everything, or what is under one key; return how much.
+
+    A mark is left, by which running gateways empty their memory as well.
+    """
+    query = sa.delete(cached).where(cached.c.kind != FLUSHED)
+    count = connection.execute(query if key is None else query.where(cached.c.key == key)).rowcount
+    save(connection, Entry(FLUSHED, "", b"", now, now + LAST_GOOD))
+    return count
 
 
 def forget_expired(connection: sa.Connection, now: datetime) -> int:

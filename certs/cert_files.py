@@ -13,14 +13,32 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from certs.errors import DirectError, Reason
 
-__all__ = ["certificates_in"]
+__all__ = ["certificate_from", "certificates_in"]
 
 FILE_OCTETS: Final = 1024 * 1024
 CERTIFICATES: Final = 20
+
+
+def certificate_from(der: bytes) -> x509.Certificate:
+    """Return the certificate in `der`; its names and dates can be read.
+
+    The library reads them when they are asked for. What strangers send is asked here, so that
+    nobody after has to expect a certificate that breaks in his hands.
+
+    Raises:
+        ValueError: it does not parse.
+    """
+    try:
+        cert = x509.load_der_x509_certificate(der)
+    except x509.InvalidVersion:
+        raise ValueError("unknown version") from None
+    for part in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
+        getattr(cert, part)
+    return cert
 
 
 def certificates_in(data: bytes) -> tuple[x509.Certificate, ...]:
@@ -33,7 +51,7 @@ def certificates_in(data: bytes) -> tuple[x509.Certificate, ...]:
         raise DirectError(Reason.CERTIFICATE_UNFIT, "certificate file is over 1 MiB")
     for load in _PEM if data.lstrip().startswith(b"-----BEGIN") else _DER:
         try:
-            certificates = load(data)
+            certificates = [certificate_from(_der(cert)) for cert in load(data)]
         except (ValueError, UnsupportedAlgorithm):
             continue
         if certificates:
@@ -41,8 +59,12 @@ def certificates_in(data: bytes) -> tuple[x509.Certificate, ...]:
     raise DirectError(Reason.CERTIFICATE_UNFIT, "neither a certificate nor a certs-only message")
 
 
+def _der(cert: x509.Certificate) -> bytes:
+    return cert.public_bytes(Encoding.DER)
+
+
 def _one(data: bytes) -> list[x509.Certificate]:
-    return [x509.load_der_x509_certificate(data)]
+    return [certificate_from(data)]
 
 
 _DER: Final = (_one, pkcs7.load_der_pkcs7_certificates)

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.binding import binding_of
 from certs.errors import DirectError
@@ -30,6 +29,7 @@ from certs.memory import Kept, Memory
 from certs.path import CANDIDATES, Path, find_path
 from certs.policy import CertificatePolicy
 from certs.profile import valid_at
+from certs.revocation import authentic
 from certs.revocation_source import RevocationSource
 
 __all__ = ["Chains"]
@@ -45,6 +45,7 @@ DEADLINE_S: Final = 20.0  # for the chains and revocation of one address
 class _Gathered:
     intermediates: tuple[x509.Certificate, ...]
     revocation: Revocation
+    paths: tuple[Path, ...]
 
 
 class Chains:
@@ -63,7 +64,11 @@ class Chains:
         now: datetime,
         policy: CertificatePolicy,
     ) -> Evidence:
-        """Return `evidence` with the intermediates and revocation answers that were to be had."""
+        """Return `evidence` with the intermediates and revocation answers that were to be had.
+
+        Of the answers that a message carried, those are kept that a CA on the path signed. They
+        add to what is fetched, and spare nobody the question: they may be older than they need be.
+        """
         if not evidence.found:
             return evidence
         trusted = anchors if isinstance(anchors, IssuerIndex) else IssuerIndex(anchors)
@@ -72,9 +77,22 @@ class Chains:
         kept = await self._kept.get(key, now, partial(self._gather, work))
         if kept.answer is None:
             return evidence
-        return replace(
-            evidence, intermediates=kept.answer.intermediates, revocation=kept.answer.revocation
-        )
+        revocation = kept.answer.revocation
+        if evidence.revocation != Revocation():
+            stapled = await asyncio.to_thread(
+                authentic, evidence.revocation, kept.answer.paths, now
+            )
+            revocation = replace(
+                revocation,
+                crls=revocation.crls + stapled.crls,
+                ocsp_responses=revocation.ocsp_responses + stapled.ocsp_responses,
+            )
+        return replace(evidence, intermediates=kept.answer.intermediates, revocation=revocation)
+
+    def forget(self) -> None:
+        """Forget chains and issuers."""
+        self._kept.clear()
+        self._issuers.forget()
 
     async def _gather(self, work: _Work) -> Kept[_Gathered]:
         try:
@@ -91,6 +109,7 @@ class Chains:
         if path is None or path.certificates[0] == path.anchor:
             return
         await self._issuers.led_to_anchor(path, work.now)
+        work.paths.append(path)
         work.answers.append(await self._revocation.answers_for(path, now=work.now))
 
     async def _climb(self, work: _Work, leaf: x509.Certificate) -> bool:
@@ -129,7 +148,8 @@ class _Work:
         self.now = now
         self._policy = policy
         self.intermediates = list(evidence.intermediates[:CANDIDATES])
-        self.answers = [evidence.revocation]
+        self.answers: list[Revocation] = []
+        self.paths: list[Path] = []
         self.unreachable: list[str] = []
 
     async def path(self, leaf: x509.Certificate) -> Path | None:
@@ -161,22 +181,14 @@ class _Work:
             ),
             fetched_at=self.now,
         )
-        return _Gathered(tuple(self.intermediates), revocation)
+        return _Gathered(tuple(self.intermediates), revocation, tuple(self.paths))
 
 
 def _key(
     evidence: Evidence, anchors: IssuerIndex, policy: CertificatePolicy
 ) -> tuple[Hashable, ...]:
-    revocation = evidence.revocation
-    return (
-        evidence.address,
-        tuple(found.certificate for found in evidence.found),
-        evidence.intermediates,
-        tuple(crl.digest for crl in revocation.crls),
-        tuple(answer.public_bytes(Encoding.DER) for answer in revocation.ocsp_responses),
-        anchors.digest,
-        policy,
-    )
+    certificates = tuple(found.certificate for found in evidence.found)
+    return (evidence.address, certificates, evidence.intermediates, anchors.digest, policy)
 
 
 def _may_serve(

@@ -99,6 +99,11 @@ class LiveDirectory:
         """Fetch anew the revocation lists that are in use and about to run out."""
         await self._revocation.fetch_ahead(now)
 
+    def forget(self) -> None:
+        """Forget chains and revocation answers; the archive is another's to empty."""
+        self._chains.forget()
+        self._revocation.forget()
+
     async def _ask(self, query: Query) -> Answer:
         start = monotonic()
         try:

@@ -21,6 +21,7 @@ from dns.rdata import Rdata
 from dns.rdtypes.ANY.CERT import CERT
 
 from certs.address import DirectAddress
+from certs.cert_files import certificate_from
 
 __all__ = ["Records", "address_name", "certificates_from", "domain_name", "read_records"]
 
@@ -83,7 +84,7 @@ def certificates_from(encoded: Iterable[bytes]) -> list[x509.Certificate]:
     certificates: dict[bytes, x509.Certificate] = {}
     for der in encoded:
         try:
-            certificates[der] = x509.load_der_x509_certificate(der)
+            certificates[der] = certificate_from(der)
         except ValueError:
             continue
     return list(certificates.values())

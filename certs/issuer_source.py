@@ -59,6 +59,11 @@ class IssuerSource:
                 if fetched is not None and set(fetched.answer) & {*path.certificates}:
                     await self._answers.store(url, fetched, now)
 
+    def forget(self) -> None:
+        """Forget what is in memory."""
+        self._answers.forget()
+        self._unproved.clear()
+
     async def _fetch(self, url: str, _: Issuers | None, now: datetime) -> Fetched[Issuers]:
         content = await self._http.get(url, limit_octets=ANSWER_OCTETS, deadline_s=FETCH_S)
         fetched = Fetched(certificates_in(content), content, now + KEPT_FOR, lasting=False)

@@ -23,7 +23,7 @@ from certs.errors import DirectError
 from certs.profile import MAXIMUM_RSA_BITS, extensions_of
 from certs.signatures import verifies
 
-__all__ = ["IssuerIndex", "name_key", "same_authority", "sha256_of", "signed_by"]
+__all__ = ["IssuerIndex", "name_key", "readable", "same_authority", "sha256_of", "signed_by"]
 
 _SHA256: Final = hashes.SHA256()
 
@@ -39,7 +39,7 @@ class IssuerIndex(Sequence[x509.Certificate]):
         self._members = dict.fromkeys(certificates)
         self._certificates = tuple(self._members)
         self._by_subject: dict[NameKey, list[x509.Certificate]] = {}
-        for cert in filter(_readable, self._certificates):
+        for cert in filter(readable, self._certificates):
             self._by_subject.setdefault(name_key(cert.subject), []).append(cert)
         self.digest = _digest_of(map(sha256_of, self._certificates))
 
@@ -53,7 +53,10 @@ class IssuerIndex(Sequence[x509.Certificate]):
 
     def named_as_issuer_of(self, cert: x509.Certificate) -> list[x509.Certificate]:
         """Return the certificates with the issuer's name, CA or not."""
-        return self._by_subject.get(name_key(cert.issuer), [])
+        try:
+            return self._by_subject.get(name_key(cert.issuer), [])
+        except ValueError:  # a name that does not parse is nobody's
+            return []
 
     def __contains__(self, cert: object) -> bool:
         return cert in self._members
@@ -115,10 +118,13 @@ def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     )
 
 
-def _readable(cert: x509.Certificate) -> bool:
+def readable(cert: x509.Certificate) -> bool:
+    """Say whether names, key and extensions parse, and the key is not too big to work with."""
     try:
         key = cert.public_key()
         extensions_of(cert)
+        name_key(cert.subject)
+        name_key(cert.issuer)
     except (DirectError, UnsupportedAlgorithm, ValueError):
         return False
     return not (isinstance(key, rsa.RSAPublicKey) and key.key_size > MAXIMUM_RSA_BITS)

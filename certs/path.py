@@ -43,7 +43,7 @@ from pyhanko_certvalidator.policy_decl import (
 from pyhanko_certvalidator.validate import async_validate_path
 
 from certs.errors import DirectError, Reason
-from certs.issuers import IssuerIndex, same_authority, signed_by
+from certs.issuers import IssuerIndex, readable, same_authority, signed_by
 from certs.policy import CertificatePolicy
 from certs.profile import extensions_of, valid_at
 
@@ -96,7 +96,8 @@ def find_path(
             is no path, no valid one, or none within the bounds of the search.
     """
     valid_at(leaf, now)
-    extensions_of(leaf)
+    if not readable(leaf):
+        raise DirectError(Reason.CERTIFICATE_UNFIT, "certificate does not parse")
     trusted = anchors if isinstance(anchors, IssuerIndex) else IssuerIndex(anchors)
     # AS-081: the administrator may make the end-entity certificate itself an anchor.
     if leaf in trusted:

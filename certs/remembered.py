@@ -84,6 +84,11 @@ class Remembered(Generic[T]):
             if end is not None:
                 _log.error("not fetched ahead", kind=self._kind.value, key=key, error=repr(end))
 
+    def forget(self) -> None:
+        """Forget what is in memory."""
+        self._memory.clear()
+        self._used.clear()
+
     async def store(self, key: str, fetched: Fetched[T], now: datetime) -> None:
         """Put an answer into the archive; one that cannot be written is kept in memory alone."""
         if self._archive is None or len(fetched.content) > ARCHIVED_OCTETS:

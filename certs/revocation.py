@@ -26,7 +26,7 @@ from certs.ocsp import Status, status_in
 from certs.path import Path, find_path
 from certs.policy import CertificatePolicy, RevocationMode
 
-__all__ = ["judge", "statuses_of"]
+__all__ = ["authentic", "judge", "statuses_of"]
 
 
 def judge(
@@ -64,6 +64,23 @@ def judge(
             Reason.REVOCATION_UNKNOWN, f"no answer for serial {unknown[0].serial_number:x}"
         )
     return Status.UNKNOWN
+
+
+def authentic(stapled: Revocation, paths: Sequence[Path], now: datetime) -> Revocation:
+    """Return the answers that a CA of one of `paths` signed, about a certificate of that path."""
+    pairs = [pair for path in paths for pair in _pairs(path)]
+    return Revocation(
+        crls=tuple(
+            crl
+            for crl in stapled.crls
+            if any(crl.issuer == name_key(c.issuer) and crl.signed_by(i) for c, i in pairs)
+        ),
+        ocsp_responses=tuple(
+            answer
+            for answer in stapled.ocsp_responses
+            if any(status_in(answer, *pair, now) is not Status.UNKNOWN for pair in pairs)
+        ),
+    )
 
 
 def statuses_of(

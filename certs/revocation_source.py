@@ -57,6 +57,11 @@ class RevocationSource:
         """
         await self._crls.fetch_ahead(now)
 
+    def forget(self) -> None:
+        """Forget what is in memory."""
+        self._crls.forget()
+        self._ocsp.forget()
+
     async def answers_for(self, path: Path, *, now: datetime) -> Revocation:
         """Return what could be learnt about every certificate of `path`, unjudged."""
         issuers = (*path.certificates[1:], path.anchor)

@@ -180,6 +180,7 @@ def signer_evidence(opened: Opened) -> Evidence:
         address=opened.facts.author,
         found=tuple(Found(s.certificate, Level.MESSAGE) for s in opened.unsealed.signers),
         intermediates=opened.unsealed.certificates,
+        revocation=opened.unsealed.stapled,
     )
 
 

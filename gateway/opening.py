@@ -129,7 +129,8 @@ class Opening:
             raise _not_secured("the message is encrypted but not signed")
         certificates, signers = data.finish()
         entity.finish()
-        return self._judge(entity, certificates, signers, decryption)
+        result = self._judge(entity, certificates, signers, decryption)
+        return replace(result, stapled=data.stapled) if isinstance(result, Unsealed) else result
 
     def _detached(
         self, window: Window, kind: MediaType, outer: tuple[Field, ...]

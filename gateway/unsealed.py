@@ -8,11 +8,12 @@ Standards:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 
 from certs.cms.algorithms import ContentEncryption, Digest
+from certs.evidence import Revocation
 
 __all__ = ["Algorithms", "Reading", "Unsealed", "VerifiedSigner"]
 
@@ -45,7 +46,8 @@ class Unsealed:
     """A message that was decrypted and has at least one good signature.
 
     `recipient` is our certificate whose key opened it. `size` is the inner message's, in octets.
-    `tolerated` names what was not quite by the book.
+    `tolerated` names what was not quite by the book. `stapled` are revocation answers that came
+    with the signature, for whoever judges it.
     """
 
     signers: tuple[VerifiedSigner, ...]
@@ -55,6 +57,7 @@ class Unsealed:
     size: int
     recipient: x509.Certificate
     tolerated: tuple[str, ...] = ()
+    stapled: Revocation = field(default_factory=Revocation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.cert_files import certificate_from
 from certs.cms import der
 from certs.cms.algorithms import (
     AUTH_ENVELOPED_DATA,
@@ -44,7 +45,9 @@ from certs.cms.ber import Element, Octets, Reader, children, malformed, octets
 from certs.cms.compressed import COMPRESSED_DATA
 from certs.cms.names import comparable, issuer_and_serial, key_identifier, named
 from certs.cms.signatures import Scheme, Signature, digest_for, encode_scheme, scheme_of
+from certs.cms.stapled import stapled_in
 from certs.errors import DirectError, Reason
+from certs.evidence import Revocation
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
 
@@ -200,6 +203,7 @@ class SignedData:
 
     def __init__(self, pieces: Iterable[Octets]) -> None:
         self._reader = reader = Reader(pieces)
+        self.stapled = Revocation()  # what `finish` finds beside the certificates
         reader.enter(der.SEQUENCE)
         kind = reader.element(_OID_OCTETS).encoded
         if kind in (ENVELOPED_DATA, AUTH_ENVELOPED_DATA):
@@ -237,7 +241,7 @@ class SignedData:
         if reader.peek() == _CERTIFICATES:
             certificates = _certificates(reader.element(_CERTIFICATES_OCTETS))
         if reader.peek() == _CRLS:
-            reader.skip(_CRLS_OCTETS)
+            self.stapled = stapled_in(reader.element(_CRLS_OCTETS))
         infos = reader.element(_SIGNERS_OCTETS)
         for _container in range(3):
             reader.leave()
@@ -259,19 +263,19 @@ def _certificates(element: Element) -> tuple[x509.Certificate, ...]:
     found: list[x509.Certificate] = []
     for part in children(element.content, limit=CERTIFICATES):
         if part.tag == der.SEQUENCE:
-            with suppress(ValueError, x509.InvalidVersion):
+            with suppress(ValueError):
                 found.append(_certificate(part.encoded))
     return tuple(found)
 
 
 def _certificate(encoded: bytes) -> x509.Certificate:
     usual = len(encoded) <= _USUAL_CERTIFICATE_OCTETS
-    return _remembered(encoded) if usual else x509.load_der_x509_certificate(encoded)
+    return _remembered(encoded) if usual else certificate_from(encoded)
 
 
 @lru_cache(maxsize=256)  # a peer's certificates come again with its next message
 def _remembered(encoded: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(encoded)
+    return certificate_from(encoded)
 
 
 def _signer(info: Element) -> Signer | DirectError:

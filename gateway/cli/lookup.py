@@ -1,11 +1,14 @@
 """`lookup`: discover the certificates of an address, step by step.
 
-Talks to DNS and LDAP. The JSON keys are a contract.
+Talks to DNS and LDAP, and to the database where the gateway's cache is used. The JSON keys are a
+contract.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,9 +21,17 @@ from certs.errors import DirectError, Reason
 from certs.evidence import Evidence
 from certs.issuers import sha256_of
 from certs.policy import CertificatePolicy
-from gateway.cli.common import Json, console, fail, read_file, write_json
+from gateway.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigPath,
+    Json,
+    console,
+    fail,
+    read_file,
+    write_json,
+)
 from gateway.clock import utc_now
-from gateway.config import parse_host_port
+from gateway.config import load, parse_host_port
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict, decide
 from trust_bundles.policy import Purpose
@@ -31,23 +42,42 @@ __all__ = ["lookup"]
 _USABLE: Final = (None, Reason.NOT_TRUSTED, Reason.REVOCATION_UNKNOWN)
 
 
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How to look: as the gateway of this site would, or as anybody."""
+
+    resolver: tuple[str, int] | None
+    private: bool
+    policy: CertificatePolicy
+    database_url: str | None = None  # None: nothing is remembered
+
+
 def lookup(
     address: Annotated[str, typer.Argument(help="Direct address.")],
     resolver: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="DNS server to ask; default: the system's.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="DNS server to ask, without the cache; default: as configured.",
+        ),
     ] = "",
     anchor: Annotated[
         list[Path] | None, typer.Option(help="Trust anchor, PEM or DER, to judge by.")
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Ask anew, whatever is remembered.")
+        bool,
+        typer.Option("--no-cache", help="Ask anew and remember nothing; default: as the gateway."),
     ] = False,
     private: Annotated[
         bool, typer.Option("--private", help="Follow records into private networks.")
     ] = False,
+    config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Find an address's certificates; exit 0 where at least one is usable.
+
+    Where there is a configuration, its resolver, policy and cache are used. Anywhere else the
+    system's resolver is asked, and nothing is remembered.
 
     Example: direct-gateway lookup dr.chen@direct.example.net --anchor partner-ca.pem
     """
@@ -55,7 +85,8 @@ def lookup(
         wanted = parse_address(address)
         anchors = Anchors(c for path in anchor or () for c in certificates_in(read_file(path)))
         server = parse_host_port(resolver) if resolver else None
-        report = asyncio.run(_discover(wanted, anchors, server, private))
+        manner = _manner(config, server, private, no_cache=no_cache)
+        report = asyncio.run(_discover(wanted, anchors, manner))
     except DirectError as error:
         fail(error)
     if as_json:
@@ -65,21 +96,48 @@ def lookup(
     raise typer.Exit(0 if report["found"] else 1)
 
 
-async def _discover(
-    address: DirectAddress, anchors: Anchors, resolver: tuple[str, int] | None, private: bool
-) -> dict[str, Any]:
-    # Imported here, for it brings HTTP and LDAP: the other verbs need neither.
-    from certs.directory import open_directory
-
-    now = utc_now()
+def _manner(
+    path: Path, resolver: tuple[str, int] | None, private: bool, *, no_cache: bool
+) -> _Manner:
     private = private or (resolver is not None and resolver[0].startswith("127."))
-    async with open_directory(resolver=resolver, allow_private=private) as directory:
+    if path == DEFAULT_CONFIG and not path.exists():
+        return _Manner(resolver, private, CertificatePolicy())
+    config = load(path)
+    usual = config.discovery.resolver
+    # What another resolver says is not for the gateway to remember.
+    cached = config.discovery.cache and resolver is None and not no_cache
+    return _Manner(
+        resolver=resolver or ((usual.host, usual.port) if usual else None),
+        private=private or config.discovery.private_addresses,
+        policy=CertificatePolicy(profile=config.trust.profile, revocation=config.trust.revocation),
+        database_url=config.database_url if cached else None,
+    )
+
+
+async def _discover(address: DirectAddress, anchors: Anchors, manner: _Manner) -> dict[str, Any]:
+    # Imported here, for they bring HTTP, LDAP and the database: the other verbs need none.
+    from certs.cache import CachingDirectory, DatabaseArchive
+    from certs.directory import open_directory
+    from gateway.database import SqlDatabase
+
+    now, policy = utc_now(), manner.policy
+    async with AsyncExitStack() as stack:
+        database = None
+        if manner.database_url is not None:
+            opening = SqlDatabase.open(manner.database_url)
+            database = await stack.enter_async_context(opening)
+        live = await stack.enter_async_context(
+            open_directory(
+                resolver=manner.resolver,
+                allow_private=manner.private,
+                archive=DatabaseArchive(database) if database else None,
+            )
+        )
+        directory = CachingDirectory(live=live, clock=utc_now, database=database)
         evidence = await directory.evidence_for(address)
         if anchors:
-            evidence = await directory.complete(
-                evidence, anchors, now=now, policy=CertificatePolicy()
-            )
-    decision = decide(address, evidence, anchors, purpose=Purpose.ENCRYPT, now=now)
+            evidence = await directory.complete(evidence, anchors, now=now, policy=policy)
+    decision = decide(address, evidence, anchors, purpose=Purpose.ENCRYPT, now=now, policy=policy)
     return _report(evidence, decision, judged=bool(anchors))
 
 

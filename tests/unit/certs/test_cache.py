@@ -141,14 +141,26 @@ async def test_failing_database_is_not_taken_for_absence(site: Site) -> None:
 
 
 async def test_flushed_is_asked_anew(site: Site, sqlite_database: Database) -> None:
+    """By another process: the mark it leaves empties the memory of this one."""
     directory = site.directory(sqlite_database)
     site.publish(ONE)
     await directory.evidence_for(ADDRESS)
     site.publish(TWO)
-    assert await directory.flush("other@example.org") == 0
-    assert await directory.flush(ADDRESS.key) == 1
+    site.now += timedelta(seconds=1)
+
+    async def flush(key: str | None) -> int:
+        return await sqlite_database.write(lambda c: cache.flush(c, site.now, key))
+
+    assert await flush("other@example.org") == 0
+    assert await flush(ADDRESS.key) == 1
+    assert await flush(None) == 0
+    assert found(await directory.evidence_for(ADDRESS)) == [ONE]
+    await directory.fetch_ahead(site.now)
     assert found(await directory.evidence_for(ADDRESS)) == [TWO]
-    assert await site.directory().flush() == 0
+    # The mark is taken once.
+    site.publish(ONE)
+    await directory.fetch_ahead(site.now)
+    assert found(await directory.evidence_for(ADDRESS)) == [TWO]
 
 
 async def test_completing_is_the_live_directorys(site: Site) -> None:
