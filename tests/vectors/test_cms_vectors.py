@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from certs.cms.compressed import inflated
 from certs.cms.enveloped import decrypt
 from certs.cms.signed import SignedData, Signer
 from certs.errors import DirectError
@@ -94,7 +95,7 @@ def _verified(
         ("pkcs7-signed.der", "rsa sha256"),
         ("cms-signed-digested.der", "the signed content is not of type id-data"),
         ("pkcs7-signed-digested.der", "the signed content is not of type id-data"),
-        ("cms-compressed.der", "the signature is not a CMS SignedData"),
+        ("cms-compressed.der", "the message is compressed"),
         ("cms-encrypted.der", "the signature is not a CMS SignedData"),
         ("cms-digested.der", "the signature is not a CMS SignedData"),
         ("cms-enveloped.der", "there is a second layer of encryption"),
@@ -102,6 +103,12 @@ def _verified(
 )
 def test_signed_data_of_asn1crypto(name: str, expected: str) -> None:
     assert verified((ASN1CRYPTO / name).read_bytes(), LEGACY, None) == expected
+
+
+def test_compressed_data_of_asn1crypto() -> None:
+    compressed = (ASN1CRYPTO / "cms-compressed.der").read_bytes()
+    content = (ASN1CRYPTO / "message.txt").read_bytes()
+    assert b"".join(inflated([compressed], 10_000)) == content
 
 
 @pytest.mark.parametrize(
