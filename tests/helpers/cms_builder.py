@@ -120,8 +120,12 @@ def signed_data(
     content: bytes | None = None,
     content_type: bytes = DATA,
     digests: Sequence[bytes] = (SHA256,),
+    revocation: Sequence[bytes] = (),
 ) -> bytes:
-    """A ContentInfo with a SignedData; with `content` it encloses it."""
+    """A ContentInfo with a SignedData; with `content` it encloses it.
+
+    `revocation` are its RevocationInfoChoices.
+    """
     encoded = [c if isinstance(c, bytes) else c.public_bytes(Encoding.DER) for c in certificates]
     enclosed = b"" if content is None else der.tlv(der.context(0), der.octet_string(content))
     body = der.sequence(
@@ -129,6 +133,7 @@ def signed_data(
         der.set_of(digests),
         der.sequence(content_type, enclosed),
         der.tlv(der.context(0), *encoded) if encoded else b"",
+        der.tlv(der.context(1), *revocation) if revocation else b"",
         der.tlv(der.SET, *infos),
     )
     return content_info(SIGNED, body)
