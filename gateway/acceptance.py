@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -29,11 +30,23 @@ from gateway.header import HEADER_OCTETS, parse_header, read_header
 from gateway.message import Facts, facts_of
 from gateway.messages import Direction, Kind, NewMessage, Source
 from gateway.notification import kind_of
+from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore, Envelope, Role, Session, StoredBody
 from gateway.queue import NewJob
-from gateway.tracking import WINDOW
+from gateway.tracking import Windows
 
-__all__ = ["HeadKeepingSink", "SmtpReception", "dedupe_key", "first_job"]
+__all__ = [
+    "NO_PEERS",
+    "USUAL",
+    "HeadKeepingSink",
+    "SmtpReception",
+    "dedupe_key",
+    "first_job",
+    "must_fit",
+]
+
+NO_PEERS: Final = Peers()
+USUAL: Final = Windows()
 
 # RFC5321 6.3: a message that has passed so many hosts goes in circles.
 RECEIVED_LINES: Final = 50
@@ -84,13 +97,15 @@ class SmtpReception:
         bodies: BodyStore,
         clock: Clock,
         wake: Callable[[], None],
-        window: timedelta = WINDOW,
+        windows: Windows = USUAL,
+        peers: Peers = NO_PEERS,
     ) -> None:
         self._database = database
         self._bodies = bodies
         self._clock = clock
         self._wake = wake
-        self._window = window
+        self._windows = windows
+        self._peers = peers
 
     async def authenticate(self, user: str, password: str) -> bool:
         """Say whether the edge user may come in."""
@@ -140,8 +155,8 @@ class SmtpReception:
         """Commit the message with its first job and return its id.
 
         Raises:
-            DirectError: MESSAGE_MALFORMED, ENVELOPE_MISMATCH, SENDER_NOT_ALLOWED; INTERNAL where
-                it could not be made durable.
+            DirectError: MESSAGE_MALFORMED, ENVELOPE_MISMATCH, SENDER_NOT_ALLOWED; MESSAGE_TOO_BIG
+                where it would fit nowhere, sealed; INTERNAL where it could not be made durable.
         """
         if not isinstance(content, HeadKeepingSink):
             raise DirectError(Reason.INTERNAL, "the content is not in a sink of ours")
@@ -167,6 +182,7 @@ class SmtpReception:
         # AS-030: on the backbone there is no Bcc; the user sends such a copy as its own message.
         if any(address not in (*facts.to, *facts.cc) for address in envelope.recipients):
             raise DirectError(Reason.ENVELOPE_MISMATCH, "RCPT TO is in neither To nor Cc")
+        must_fit(content.size, envelope.recipients, self._peers)
         identifier = new_id(now)
         kind = kind_of(facts)
         body = await content.finish()
@@ -187,7 +203,7 @@ class SmtpReception:
             envelope_id=envelope.envelope_id,
             silent=envelope.silent,
             # DN-008: nobody answers a notification.
-            due_at=now + self._window if kind is Kind.MESSAGE else None,
+            due_at=now + self._windows.of(facts.author.domain) if kind is Kind.MESSAGE else None,
         )
 
     async def _may_send(self, session: Session, address: DirectAddress | None) -> None:
@@ -199,6 +215,19 @@ class SmtpReception:
         )
         if not allowed:
             raise DirectError(Reason.SENDER_NOT_ALLOWED, f"{user} may not send as {address}")
+
+
+def must_fit(size: int, recipients: Sequence[DirectAddress], peers: Peers) -> None:
+    """Return where a message of `size` octets, sealed, is not too large for everybody.
+
+    A message that is for some is accepted, and fails for the others. One that is not canonical
+    grows before it is sealed; it is judged again then.
+
+    Raises:
+        DirectError: MESSAGE_TOO_BIG.
+    """
+    if not peers.fits(size, Counter(recipient.domain for recipient in recipients)):
+        raise DirectError(Reason.MESSAGE_TOO_BIG, f"{size} octets are too many when sealed")
 
 
 def dedupe_key(envelope: Envelope, message_id: str | None, body: StoredBody) -> str | None:

@@ -9,12 +9,12 @@ import random
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from certs.cache import CachingDirectory, DatabaseArchive
 from certs.directory import open_directory
 from certs.dns_client import DnsClient
 from certs.http_client import HttpClient
-from certs.policy import CertificatePolicy
 from certs.stored_keys import StoredKeys
 from fhir_bridge.terms import Terms
 from gateway import retry
@@ -30,6 +30,7 @@ from gateway.metrics import Metrics
 from gateway.mx import MxResolver
 from gateway.notices import Notices
 from gateway.pipeline import Pipeline
+from gateway.policies import default_policy
 from gateway.places import StoredPlaces, mail_server
 from gateway.ports import Directory
 from gateway.preflight import Preflight
@@ -85,7 +86,7 @@ async def make_agent(
     await stack.enter_async_context(in_background(keep_up(finder, database, utc_now)))
     directory = metrics.directory(finder)
     trust = Trust(
-        database=database, completion=finder, policy=_policy(config), cache=VerdictCache()
+        database=database, completion=finder, policy=default_policy(config.trust), cache=VerdictCache()
     )
     transmission = Transmission(
         database=database,
@@ -95,7 +96,6 @@ async def make_agent(
         ),
         clock=utc_now,
         retry_at=_retry_at,
-        window=timedelta(seconds=config.tracking.window_s),
     )
     handlers = _handlers(stack, config, database, bodies, directory, trust, metrics)
     return Agent(
@@ -135,7 +135,6 @@ def _handlers(
         notices=notices,
         clock=utc_now,
         retry_at=_retry_at,
-        window=timedelta(seconds=config.tracking.window_s),
     )
     edge = EdgeDelivery(
         database=database,
@@ -145,11 +144,13 @@ def _handlers(
         notices=notices,
         clock=utc_now,
         retry_at=_retry_at,
+        answer_by=partial(_retry_at, patience=timedelta(seconds=config.tracking.relay_s)),
     )
     return {
         "outgoing": pipeline.outgoing,
         "incoming": pipeline.incoming,
         "report": edge.report,
+        "confirm": edge.confirm,
         "relay": edge.relay,
     }
 
@@ -184,17 +185,14 @@ def _sender(
     return sender
 
 
-def _policy(config: Config) -> CertificatePolicy:
-    trust = config.trust
-    return CertificatePolicy(
-        profile=trust.profile,
-        revocation=trust.revocation,
-        accept_unwrapped=trust.accept_unwrapped,
-    )
-
-
-def _retry_at(attempts: int, accepted_at: datetime, now: datetime) -> datetime | None:
-    return retry.next_attempt(attempts, accepted_at, now, random.SystemRandom().random())
+def _retry_at(
+    attempts: int,
+    accepted_at: datetime,
+    now: datetime,
+    patience: timedelta = retry.GIVE_UP_AFTER,
+) -> datetime | None:
+    jitter = random.SystemRandom().random()
+    return retry.next_attempt(attempts, accepted_at, now, jitter, patience)
 
 
 def _resolver(config: Config) -> tuple[str, int] | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -27,6 +28,7 @@ from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
 from gateway.peers import Peer, Peers
 from gateway.tls_policy import Demand
+from gateway.tracking import Windows
 
 __all__ = [
     "Config",
@@ -109,6 +111,7 @@ class Keys(_Section):
     """Where private keys are, and what protects them at rest."""
 
     kek: str = Field("file:kek", description="or credential:NAME, token:LABEL; see docs/cli.md")
+    former_kek: str = Field("", description="what kek was, until `cert rewrap` has been run")
     pkcs11_module: Path | None = Field(None, description="library of the PKCS#11 token; none: none")
     pkcs11_token: str = Field("", description="label of the token")
     pkcs11_pin: str = Field("", description="file:PATH or credential:NAME that holds its PIN")
@@ -176,6 +179,9 @@ class Tracking(_Section):
     """When a sender is told that a message failed."""
 
     window_s: float = Field(3600.0, gt=0, description="seconds to wait for a notification")
+    relay_s: float = Field(
+        2700.0, gt=0, description="seconds for a mail server of ours, before a sender is told"
+    )
 
 
 class Mailbox(_Section):
@@ -205,6 +211,9 @@ class Config(BaseSettings):
     discovery: Discovery = Discovery()
     trust: Trust = Trust()
     tracking: Tracking = Tracking()
+    windows_s: Mapping[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="domain of ours to its own tracking.window_s"
+    )
     routes: Mapping[str, HostPort] = Field(
         default_factory=dict, description="domain to host:port in place of MX; * is a smart host"
     )
@@ -225,14 +234,14 @@ class Config(BaseSettings):
             return value
         return {str(name).lower(): _host_port(target) for name, target in value.items()}
 
-    @field_validator("tls", "peers", "mailboxes", mode="before")
+    @field_validator("tls", "peers", "mailboxes", "windows_s", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         return {str(name).lower(): item for name, item in value.items()}
 
-    @field_validator("routes", "tls", "peers")
+    @field_validator("routes", "tls", "peers", "windows_s")
     @classmethod
     def _domains(cls, value: Mapping[str, object]) -> Mapping[str, object]:
         for name in value:
@@ -276,6 +285,12 @@ class Config(BaseSettings):
     def known_peers(self) -> Peers:
         """What is configured of peers; what none says of sizes is what our backbone takes."""
         return Peers(self.peers, size_octets=self.backbone.size_octets)
+
+    @property
+    def windows(self) -> Windows:
+        """How long each of our domains waits for notifications."""
+        by_domain = {name: timedelta(seconds=each) for name, each in self.windows_s.items()}
+        return Windows(timedelta(seconds=self.tracking.window_s), by_domain)
 
     @property
     def on_sqlite(self) -> bool:

@@ -1,10 +1,10 @@
-"""Deliver to our own users: failure reports, and mail for those who have a mail server.
+"""Deliver to our own users: what became of their messages, and mail to their mail servers.
 
 Talks to the database and the body store, and to SMTP through its port. A method is the handler of
 one kind of job.
 
 Standards:
-    DN      DN-003, DN-006, DN-020, DN-023 of the requirements
+    DN      DN-003, DN-006, DN-016, DN-020, DN-023 of the requirements
     RFC3464 section 2, RFC5321 section 4.5.5 (the null reverse-path)
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from sqlalchemy import Connection
@@ -26,7 +27,7 @@ from gateway.header import read_header
 from gateway.inbox import Arrival, Inbox, store
 from gateway.mdn import Disposition
 from gateway.message import facts_of
-from gateway.messages import Kind, Message, MessageState
+from gateway.messages import Kind, Message, MessageState, NewMessage
 from gateway.notices import Notices
 from gateway.outcomes import Task, load, must_go_on, send
 from gateway.ports import Attempt, BodyStore, Delivery, RetryAt, Sender
@@ -38,7 +39,11 @@ __all__ = ["EdgeDelivery"]
 
 
 class EdgeDelivery:
-    """Brings messages to where local users read them."""
+    """Brings messages to where local users read them.
+
+    `answer_by` is the patience with what a sender waits to hear of (DN-006); `retry_at` is that
+    with everything else.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class EdgeDelivery:
         notices: Notices,
         clock: Clock,
         retry_at: RetryAt,
+        answer_by: RetryAt,
     ) -> None:
         self._database = database
         self._bodies = bodies
@@ -58,18 +64,37 @@ class EdgeDelivery:
         self._notices = notices
         self._clock = clock
         self._retry_at = retry_at
+        self._answer_by = answer_by
 
     async def report(self, job: Job) -> Result:
         """Tell the author of a message, by DSN, which recipients failed and why."""
         now = self._clock()
         task = await self._database.read(lambda c: load(c, job))
         failures = [_failure(item) for item in job.payload["failures"]]
-        async with self._bodies.open(task.body_key) as submitted:
-            header = await asyncio.to_thread(read_header, submitted)
+        header = await self._header(task)
         new, text = await self._notices.dsn(task.message, header, failures, now)
+        return await self._bring(new, text, task.author, now)
+
+    async def confirm(self, job: Job) -> Result:
+        """Tell the author of a message, who asked for it, that a recipient has it (DN-016)."""
+        now = self._clock()
+        task = await self._database.read(lambda c: load(c, job))
+        recipient = parse_address(job.payload["recipient"])
+        header = await self._header(task)
+        new, text = await self._notices.confirmation(task.message, header, recipient, now)
+        return await self._bring(new, text, task.author, now)
+
+    async def _header(self, task: Task) -> bytes:
+        async with self._bodies.open(task.body_key) as submitted:
+            return await asyncio.to_thread(read_header, submitted)
+
+    async def _bring(
+        self, new: NewMessage, text: bytes, reader: DirectAddress, now: datetime
+    ) -> Result:
+        """Store a notice of our own where its reader reads, once."""
         shown = TrustShown("local", None, None, None, None, None, None, now)
         arrival = Arrival(new.id, new.body, new.message_id_header, shown, now)
-        entry = await self._inbox.entry(arrival, io.BytesIO(text), task.author)
+        entry = await self._inbox.entry(arrival, io.BytesIO(text), reader)
 
         def record(connection: Connection) -> None:
             _, created = messages.accept(connection, new, [], now)
@@ -83,13 +108,17 @@ class EdgeDelivery:
         """Hand a message to its recipient's own mail server; dispatched after its 250 (DN-003)."""
         task = await self._database.read(lambda c: load(c, job))
         mailbox = parse_address(job.payload["recipient"])
+        if "copy" not in job.payload and not _is_under_way(task, mailbox):
+            return Done()
         async with self._bodies.open(job.payload["body"]) as content:
             facts = await asyncio.to_thread(facts_of, content)
             content.seek(0)
             delivery = await self._send(job, task, mailbox, content)
         now = self._clock()
         [attempt] = delivery.attempts
-        due = self._retry_at(job.attempts, task.message.received_at, now)
+        answerable = _answerable(task.message) and "copy" not in job.payload
+        again_at = self._answer_by if answerable else self._retry_at
+        due = again_at(job.attempts, task.message.received_at, now)
         if attempt.reason is not None and attempt.reason.retryable and due is not None:
             return Retry(
                 due,
@@ -102,7 +131,7 @@ class EdgeDelivery:
             return Done(lambda c: timeline.add_attempts(c, task.message.id, delivery, now))
         delivered = attempt.reason is None
         answers = []
-        if _answerable(task.message) and (not delivered or task.message.wants_dispatched):
+        if answerable and (not delivered or task.message.wants_dispatched):
             # DN-006: a trusted message that cannot be delivered fails, asked for or not.
             disposition = Disposition.DISPATCHED if delivered else Disposition.FAILED
             answers = [
@@ -143,6 +172,12 @@ class EdgeDelivery:
             message=content,
             size=job.payload["size"],
         )
+
+
+def _is_under_way(task: Task, mailbox: DirectAddress) -> bool:
+    """Say whether nothing final is known of the delivery: what was told stays true (DN-014)."""
+    states = {recipient.address: recipient.state for recipient in task.recipients}
+    return states.get(mailbox) == State.PROCESSED.value
 
 
 def _answerable(message: Message) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from typing import BinaryIO, Final
 from uuid import UUID
 
@@ -22,10 +21,11 @@ from certs.ids import new_id
 from certs.ports import Clock, Database
 from fhir_bridge.ports import Body, Submission
 from gateway import domains, messages, spool
-from gateway.acceptance import first_job
+from gateway.acceptance import NO_PEERS, USUAL, first_job, must_fit
 from gateway.messages import Direction, NewMessage, Source
+from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore, StoredBody
-from gateway.tracking import WINDOW
+from gateway.tracking import Windows
 
 __all__ = ["FhirBodies", "FhirOutbox"]
 
@@ -62,12 +62,14 @@ class FhirOutbox:
         database: Database,
         clock: Clock,
         wake: Callable[[], None],
-        window: timedelta = WINDOW,
+        windows: Windows = USUAL,
+        peers: Peers = NO_PEERS,
     ) -> None:
         self._database = database
         self._clock = clock
         self._wake = wake
-        self._window = window
+        self._windows = windows
+        self._peers = peers
 
     async def submit(
         self, submission: Submission, record: Callable[[Connection, UUID], None]
@@ -75,9 +77,11 @@ class FhirOutbox:
         """Commit the message with its first job and return its id.
 
         Raises:
-            DirectError: SENDER_NOT_ALLOWED; not an address of ours. Or what `record` raises.
+            DirectError: SENDER_NOT_ALLOWED; not an address of ours. MESSAGE_TOO_BIG; sealed, it
+                would fit nowhere. Or what `record` raises.
         """
         now = self._clock()
+        must_fit(submission.content.size, submission.recipients, self._peers)
         new = NewMessage(
             id=new_id(now),
             direction=Direction.OUTGOING,
@@ -89,7 +93,7 @@ class FhirOutbox:
             body=_ours(submission.content),
             message_id_header=submission.message_id,
             wants_dispatched=submission.wants_dispatched,
-            due_at=now + self._window,
+            due_at=now + self._windows.of(submission.sender.domain),
         )
 
         def work(connection: Connection) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from importlib.metadata import version
 
 from fhir_bridge.api import create_app
@@ -46,12 +45,11 @@ class FhirService:
         self._bodies = FhirBodies(bodies=bodies, clock=utc_now)
         self._listener = HttpListener(stack, config)
         self._jobs = SubscriberJobs(self._wake)
-        window = timedelta(seconds=config.tracking.window_s)
         self._outbox = FhirOutbox(
             database=database,
             clock=utc_now,
             wake=self._wake,
-            window=window,
+            windows=config.windows,
             peers=config.known_peers,
         )
         self._notifier = self._make_notifier()

@@ -314,14 +314,14 @@ def set_recipient(
     reason: Reason | None = None,
     detail: str | None = None,
     status: str | None = None,
-    due_at: datetime | None = None,
+    final: bool = False,
     sealed: StoredBody | None = None,
 ) -> bool:
     """Move one recipient to `state` and say whether it was there to be moved.
 
-    With `was`, only from that state: of two that compete, one succeeds. `due_at` is when the new
-    state is late; None where it never is. `sealed` is what goes out for this recipient, by a row
-    that was recorded before.
+    With `was`, only from that state: of two that compete, one succeeds. A `final` state is never
+    late; until then the time of its acceptance counts (DN-017). `sealed` is what goes out for
+    this recipient, by a row that was recorded before.
     """
     values: dict[str, object] = {
         "the_id": message_id,
@@ -331,8 +331,9 @@ def set_recipient(
         "detail": detail,
         "status": status,
         "updated_at": now,
-        "due_at": due_at,
     }
+    if final:
+        values["due_at"] = None
     if state in _STAMPED:
         values[f"{state}_at"] = now
     if sealed is not None:

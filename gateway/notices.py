@@ -1,10 +1,10 @@
-"""The notifications that we send: MDNs to other HISPs, DSNs to our own users.
+"""The notifications that we send: MDNs to other HISPs, DSNs and confirmations to our own users.
 
 Talks to the body store, to make a notice as durable as any message before it is committed.
 
 Standards:
     AS  Applicability Statement v1.3, section 3 (AS-090 to AS-094)
-    DN  DN-003 to DN-006, DN-020 of the requirements; K-03, K-12
+    DN  DN-003 to DN-006, DN-016, DN-020 of the requirements; K-03, K-12
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ class Notices:
 
         `header` is the header of the message as it was submitted.
         """
-        # What the edge submitted without a Message-ID went out under ours.
-        original = replace(facts_of(io.BytesIO(header)), message_id=message.message_id_header)
+        original = _as_sent(message, header)
         identifier = new_id(now)
         domain = original.author.domain
         postmaster = DirectAddress("postmaster", domain)
@@ -128,6 +127,40 @@ class Notices:
             message_id=message_id,
             parent=message.id,
             once=" ".join(sorted(f"{f.recipient.key} {f.status}" for f in failures)),
+        )
+        return new, text
+
+    async def confirmation(
+        self, message: Message, header: bytes, recipient: DirectAddress, now: datetime
+    ) -> tuple[NewMessage, bytes]:
+        """Return the MDN that tells the author of `message` of its delivery, and its text (DN-016).
+
+        It says what the recipient's HISP has said, in two notices; `header` is as for `dsn`.
+        """
+        original = _as_sent(message, header)
+        identifier = new_id(now)
+        message_id = f"<{identifier}@{original.author.domain}>"
+        text = mdn.build(
+            disposition=Disposition.DISPATCHED,
+            original=original,
+            recipient=recipient,
+            message_id=message_id,
+            boundary=f"mdn-{identifier.hex}",
+            now=now,
+            reporting_ua=f"{self._hostname}; direct-gateway",
+            final_destination=True,
+        )
+        new = await self._new(
+            text,
+            identifier=identifier,
+            direction=Direction.INCOMING,
+            kind=Kind.MDN,
+            sender=None,  # R-042
+            author=recipient,
+            recipient=original.author,
+            message_id=message_id,
+            parent=message.id,
+            once=f"confirmed {recipient.key}",
         )
         return new, text
 
@@ -163,3 +196,8 @@ class Notices:
             dedupe_key=key,
             parent=parent,
         )
+
+
+def _as_sent(message: Message, header: bytes) -> Facts:
+    """Return what is known of our own message; without a Message-ID it went out under ours."""
+    return replace(facts_of(io.BytesIO(header)), message_id=message.message_id_header)

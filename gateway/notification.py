@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import BinaryIO, Final
 from uuid import UUID
 
@@ -82,7 +82,6 @@ def learn(
     told: Sequence[DirectAddress],
     *,
     now: datetime,
-    window: timedelta,
 ) -> tuple[UUID | None, tuple[Change, ...]]:
     """Move the recipients that `notice` speaks for; return the message it answers, and changes.
 
@@ -105,7 +104,7 @@ def learn(
     applied = [
         change
         for message, changes in meant.values()
-        for change in progress.advance(connection, message, changes, now=now, window=window)
+        for change in progress.advance(connection, message, changes, now=now)
     ]
     return next(iter(meant), sent[-1].message.id), tuple(applied)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -115,10 +115,8 @@ def send_on(
     copies: Sequence[Sealed],
     *,
     now: datetime,
-    window: timedelta,
 ) -> None:
     """Queue each sealed copy for its domain."""
-    due_at = progress.due_at(message, State.QUEUED, window)
     for copy in copies:
         spool.record(connection, copy.body, now)
         for decision in copy.recipients:
@@ -129,7 +127,6 @@ def send_on(
                 state=State.QUEUED.value,
                 was=State.QUEUED.value,
                 now=now,
-                due_at=due_at,
                 sealed=copy.body,
             )
         payload: dict[str, Any] = {
@@ -171,7 +168,6 @@ def put_off(
     decisions: Sequence[Decision],
     *,
     now: datetime,
-    window: timedelta,
 ) -> None:
     """Note why these recipients wait; they stay queued, and their window runs (R-006)."""
     for decision in decisions:
@@ -184,7 +180,6 @@ def put_off(
             now=now,
             reason=decision.reason,
             detail=decision.detail,
-            due_at=progress.due_at(message, State.QUEUED, window),
         )
 
 
@@ -194,7 +189,6 @@ def give_up(
     decisions: Sequence[Decision],
     *,
     now: datetime,
-    window: timedelta,
 ) -> None:
     """Fail these recipients at once (DN-019); the others still go out (AS-062)."""
     changes = [
@@ -206,7 +200,7 @@ def give_up(
         )
         for decision in decisions
     ]
-    progress.advance(connection, message, changes, now=now, window=window)
+    progress.advance(connection, message, changes, now=now)
 
 
 def take_in(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import BinaryIO, Final
 
 from sqlalchemy import Connection
@@ -81,7 +81,6 @@ class Pipeline:
         notices: Notices,
         clock: Clock,
         retry_at: RetryAt,
-        window: timedelta,
     ) -> None:
         self._database = database
         self._bodies = bodies
@@ -93,7 +92,6 @@ class Pipeline:
         self._notices = notices
         self._clock = clock
         self._retry_at = retry_at
-        self._window = window
 
     async def outgoing(self, job: Job) -> Result:
         """Secure one accepted message; say of each recipient whether it is sent on."""
@@ -113,9 +111,9 @@ class Pipeline:
             failed, later = [*failed, *map(expired, later)], []
 
         def record(connection: Connection) -> None:
-            send_on(connection, task.message, sealed, now=now, window=self._window)
-            put_off(connection, task.message, later, now=now, window=self._window)
-            give_up(connection, task.message, failed, now=now, window=self._window)
+            send_on(connection, task.message, sealed, now=now)
+            put_off(connection, task.message, later, now=now)
+            give_up(connection, task.message, failed, now=now)
             progress.announce(connection, task.message, now)
 
         if due is not None and later and later[0].reason is not None:
@@ -213,7 +211,7 @@ class Pipeline:
         content = await self._keep(inner)  # (io)
 
         def record(connection: Connection) -> None:
-            parent, _ = learn(connection, notice, judgement.accepted, now=now, window=self._window)
+            parent, _ = learn(connection, notice, judgement.accepted, now=now)
             take_in(
                 connection,
                 task,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -27,7 +27,7 @@ from gateway.queue import NewJob
 from gateway.status import REPLIES
 from gateway.tracking import Event, State
 
-__all__ = ["Change", "advance", "announce", "due_at"]
+__all__ = ["Change", "advance", "announce"]
 
 # The width of the column: the longest address does not fit in beside the id.
 _SUBJECT_CHARACTERS: Final = 320
@@ -51,7 +51,6 @@ def advance(
     changes: Sequence[Change],
     *,
     now: datetime,
-    window: timedelta,
 ) -> tuple[Change, ...]:
     """Return those of `changes` that changed something; the others came late or twice (DN-014)."""
     if not changes:
@@ -61,21 +60,12 @@ def advance(
         change
         for change in changes
         if change.address in by_address
-        and _move(connection, message, by_address[change.address], change, now, window)
+        and _move(connection, message, by_address[change.address], change, now)
     )
     if applied:
-        _report_failures(connection, message, applied, now)
+        _tell_author(connection, message, applied, now)
         announce(connection, message, now)
     return applied
-
-
-def due_at(message: Message, state: State, window: timedelta) -> datetime | None:
-    """Return when `state` is late, or None where nothing more is awaited (DN-017)."""
-    if message.kind is not Kind.MESSAGE:
-        return None
-    if tracking.is_final(state, wants_dispatched=message.wants_dispatched):
-        return None
-    return message.received_at + window
 
 
 def _move(
@@ -84,7 +74,6 @@ def _move(
     recipient: Recipient,
     change: Change,
     now: datetime,
-    window: timedelta,
 ) -> bool:
     before = State(recipient.state)
     after = tracking.advance(before, change.event, wants_dispatched=message.wants_dispatched)
@@ -98,7 +87,7 @@ def _move(
         reason=change.reason,
         detail=change.detail,
         status=change.status,
-        due_at=due_at(message, after, window),
+        final=_is_final(message, after),
     )
     audit.record(
         connection,
@@ -119,7 +108,7 @@ def announce(connection: Connection, message: Message, now: datetime) -> None:
     if message.source is Source.FHIR:
         states = [_shown(row) for row in rows]
         records.delivery_changed(connection, message=message.id, states=states, now=now)
-    if all(_is_final(message, row) for row in rows):
+    if all(_is_final(message, State(row.state)) for row in rows):
         messages.set_outcome(connection, message.id, state=MessageState.FINISHED, now=now)
 
 
@@ -134,21 +123,25 @@ def _shown(row: Recipient) -> RecipientState:
     )
 
 
-def _is_final(message: Message, row: Recipient) -> bool:
-    state = State(row.state)
+def _is_final(message: Message, state: State) -> bool:
     if message.kind is not Kind.MESSAGE:
         # DN-008: a notification is never answered; it is done when it has left.
         return state is not State.QUEUED
     return tracking.is_final(state, wants_dispatched=message.wants_dispatched)
 
 
-def _report_failures(
+def _tell_author(
     connection: Connection, message: Message, applied: Sequence[Change], now: datetime
 ) -> None:
-    """Put the job that tells an edge user by DSN; DN-022: never for a notification."""
+    """Put the jobs that tell an edge user of final outcomes; DN-022: never of a notification's."""
     if message.kind is not Kind.MESSAGE or message.source is not Source.EDGE:
         return
     rows = {row.address: row for row in messages.recipients_of(connection, message.id)}
+    for change in applied:
+        # DN-016: success is told to those who asked.
+        if message.wants_dispatched and rows[change.address].state == State.DISPATCHED.value:
+            payload = {"message": str(message.id), "recipient": str(change.address)}
+            queue.put(connection, NewJob("confirm", payload, now), now)
     failures = [
         {
             "recipient": str(change.address),
@@ -161,8 +154,8 @@ def _report_failures(
         and not rows[change.address].silent
     ]
     if failures:
-        payload: dict[str, Any] = {"message": str(message.id), "failures": failures}
-        queue.put(connection, NewJob("report", payload, now), now)
+        report: dict[str, Any] = {"message": str(message.id), "failures": failures}
+        queue.put(connection, NewJob("report", report, now), now)
 
 
 def _status(reason: Reason | None) -> str:

@@ -34,13 +34,17 @@ _SPREAD: Final = 0.1
 
 
 def next_attempt(
-    attempts: int, accepted_at: datetime, now: datetime, jitter: float
+    attempts: int,
+    accepted_at: datetime,
+    now: datetime,
+    jitter: float,
+    patience: timedelta = GIVE_UP_AFTER,
 ) -> datetime | None:
     """Return when to try again after `attempts` attempts, or None to give up.
 
-    `jitter` lies in [0, 1). The last attempt is made when the time is over, not before it.
+    `jitter` lies in [0, 1). The last attempt is made when `patience` ends, not before it.
     """
-    expiry = accepted_at + GIVE_UP_AFTER
+    expiry = accepted_at + patience
     if attempts == 0:
         return now
     if now >= expiry:

@@ -15,15 +15,28 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, unique
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TRANSITIONS", "WINDOW", "Event", "State", "advance", "is_final", "late"]
+__all__ = ["TRANSITIONS", "WINDOW", "Event", "State", "Windows", "advance", "is_final", "late"]
 
 # DN-017: the time a receiving system has to answer, from when the message was queued.
 WINDOW: Final = timedelta(minutes=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How long a sender waits for notifications; `by_domain` has those of its own."""
+
+    default: timedelta = WINDOW
+    by_domain: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def of(self, domain: str) -> timedelta:
+        """Return how long senders of `domain` wait."""
+        return self.by_domain.get(domain, self.default)
 
 
 @unique

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -48,14 +48,12 @@ class Transmission:
         sender: Sender,
         clock: Clock,
         retry_at: RetryAt,
-        window: timedelta,
     ) -> None:
         self._database = database
         self._bodies = bodies
         self._sender = sender
         self._clock = clock
         self._retry_at = retry_at
-        self._window = window
 
     async def deliver(self, job: Job) -> Result:
         """Deliver one sealed copy to its domain; retry those recipients that may work later."""
@@ -87,7 +85,7 @@ class Transmission:
 
         def record(connection: Connection) -> None:
             timeline.add_attempts(connection, task.message.id, delivery, now)
-            progress.advance(connection, task.message, changes, now=now, window=self._window)
+            progress.advance(connection, task.message, changes, now=now)
 
         if later and due is not None:
             reason = later[0].reason or Reason.BACKBONE_UNAVAILABLE
@@ -99,9 +97,7 @@ class Transmission:
         changes = [
             Change(r.address, Event.GAVE_UP, error.reason, error.detail, "5.4.7") for r in waiting
         ]
-        return Done(
-            lambda c: progress.advance(c, task.message, changes, now=now, window=self._window)
-        )
+        return Done(lambda c: progress.advance(c, task.message, changes, now=now))
 
     async def watch(self, poll_s: float) -> None:
         """Look for recipients that are late, every `poll_s` seconds, until cancelled."""
@@ -145,7 +141,7 @@ class Transmission:
         message = messages.get(connection, identifier)
         if message is not None:
             changes = [_overdue(recipient) for recipient in recipients]
-            progress.advance(connection, message, changes, now=now, window=self._window)
+            progress.advance(connection, message, changes, now=now)
 
 
 def _by_message(late: Sequence[Recipient]) -> dict[UUID, list[Recipient]]:

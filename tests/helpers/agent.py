@@ -27,7 +27,7 @@ from certs.policy import CertificatePolicy
 from fhir_bridge.tables import fhir_resource
 from fhir_bridge.terms import Terms
 from gateway import domains, messages, queue, smime
-from gateway.acceptance import SmtpReception, first_job
+from gateway.acceptance import NO_PEERS, SmtpReception, first_job
 from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
 from gateway.fhir_ports import FhirBodies, FhirOutbox
@@ -35,9 +35,11 @@ from gateway.inbox import Inbox
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message, NewMessage, Recipient, Source
 from gateway.notices import Notices
+from gateway.peers import Peers as KnownPeers
 from gateway.pipeline import Pipeline
 from gateway.ports import Attempt, Delivery, Envelope, Role, Session
 from gateway.queue import Job
+from gateway.retry import next_attempt
 from gateway.sealer import Sealer
 from gateway.spool import SpoolBodies
 from gateway.transmission import Transmission
@@ -59,6 +61,7 @@ __all__ = [
     "GP",
     "HOSTNAME",
     "NURSE",
+    "RELAY",
     "RIVERA",
     "WANTS_DISPATCHED",
     "WINDOW",
@@ -81,6 +84,7 @@ CHEN = parse_address("dr.chen@direct.lakeview.example")
 NURSE = parse_address("nurse@direct.lakeview.example")
 GP = parse_address("gp@direct.oakdale.example")
 WINDOW = timedelta(hours=1)
+RELAY = timedelta(minutes=45)
 DAY = timedelta(days=1)
 EDGE = Session(Role.EDGE, "192.0.2.7", "ehr", "TLSv1.3", "ehr")
 BACKBONE = Session(Role.BACKBONE, "192.0.2.8", "peer", None, None)
@@ -267,6 +271,7 @@ class Agent:
             "incoming": self.pipeline.incoming,
             "deliver": self.transmission.deliver,
             "report": self.edge.report,
+            "confirm": self.edge.confirm,
             "relay": self.edge.relay,
         }
 
@@ -451,8 +456,12 @@ async def open_agent(
     folder: Path,
     *,
     policy: CertificatePolicy = DEFAULT_POLICY,
+    known: KnownPeers = NO_PEERS,
 ) -> AsyncIterator[Agent]:
-    """An agent of `direct.hillside.example` that trusts the peers' CA, and is trusted."""
+    """An agent of `direct.hillside.example` that trusts the peers' CA, and is trusted.
+
+    `known` is what is configured of peers.
+    """
     clock, discovery, keys, peers = Clock(), Discovery(), OurKeys(), Peers()
     mail_servers: set[DirectAddress] = set()
     bodies = SpoolBodies(database=database, folder=folder / "spool", clock=clock)
@@ -477,8 +486,10 @@ async def open_agent(
         keys=keys,
         peers=peers,
         mail_servers=mail_servers,
-        reception=SmtpReception(database=database, bodies=bodies, clock=clock, wake=wake),
-        outbox=FhirOutbox(database=database, clock=clock, wake=wake),
+        reception=SmtpReception(
+            database=database, bodies=bodies, clock=clock, wake=wake, peers=known
+        ),
+        outbox=FhirOutbox(database=database, clock=clock, wake=wake, peers=known),
         fhir_bodies=FhirBodies(bodies=bodies, clock=clock),
         notices=notices,
         pipeline=Pipeline(
@@ -489,12 +500,11 @@ async def open_agent(
             trust=Trust(
                 database=database, completion=discovery, policy=policy, cache=VerdictCache()
             ),
-            sealer=Sealer(bodies=bodies, hostname=HOSTNAME),
+            sealer=Sealer(database=database, bodies=bodies, hostname=HOSTNAME, peers=known),
             inbox=inbox,
             notices=notices,
             clock=clock,
             retry_at=retry_at,
-            window=WINDOW,
         ),
         transmission=Transmission(
             database=database,
@@ -502,7 +512,6 @@ async def open_agent(
             sender=peers,
             clock=clock,
             retry_at=retry_at,
-            window=WINDOW,
         ),
         edge=EdgeDelivery(
             database=database,
@@ -512,6 +521,7 @@ async def open_agent(
             notices=notices,
             clock=clock,
             retry_at=retry_at,
+            answer_by=partial(next_attempt, jitter=0.5, patience=RELAY),
         ),
         woken=woken,
     )

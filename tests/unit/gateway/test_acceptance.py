@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
 from gateway import audit
-from gateway.acceptance import HeadKeepingSink, dedupe_key
+from gateway.acceptance import HeadKeepingSink, SmtpReception, dedupe_key
 from gateway.header import HEADER_OCTETS
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, MessageState, Source
 from gateway.ports import Envelope, Session, StoredBody
+from gateway.tracking import Windows
 from tests.helpers.agent import (
     BACKBONE,
     CHEN,
@@ -131,6 +133,23 @@ async def test_submission_is_committed_with_its_job_and_the_worker_woken(agent: 
     [job] = await agent.jobs()
     assert (job.kind, job.payload, job.due_at) == ("outgoing", {"message": str(identifier)}, NOW)
     assert agent.woken == [None]
+
+
+async def test_domain_may_have_a_window_of_its_own(agent: Agent) -> None:
+    windows = Windows(WINDOW, {RIVERA.domain: timedelta(minutes=10)})
+    agent.reception = SmtpReception(
+        database=agent.database,
+        bodies=agent.bodies,
+        clock=agent.clock,
+        wake=lambda: None,
+        windows=windows,
+    )
+    identifier = await agent.submit(mail(RIVERA, CHEN), CHEN)
+    await agent.run("outgoing", "deliver")
+    row = (await agent.rows(identifier))[CHEN]
+    assert (row.state, row.due_at) == ("relayed", NOW + timedelta(minutes=10))
+    agent.clock.now += timedelta(minutes=10)
+    assert await agent.transmission.time_out() == 1
 
 
 async def test_submission_without_a_message_id_gets_one_that_its_notices_name(agent: Agent) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,8 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
             key_transport = "rsa-pkcs1v15"
             content_encryption = "aes128-cbc"
             size_octets = 20000000
+            [windows_s]
+            "Direct.Hillside.example" = 600
 
             [mailboxes."Dr.Rivera@direct.hillside.example"]
             server = "127.0.0.1:24"
@@ -74,6 +77,8 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         "*": "smart.example:25",
     }
     assert config.tls == {"direct.lakeview.example": Demand.VERIFY}
+    assert config.windows.of("direct.hillside.example") == timedelta(minutes=10)
+    assert config.windows.of("other.example") == timedelta(hours=1)
     assert config.mailboxes["dr.rivera@direct.hillside.example"].lmtp
     options = config.known_peers.options_for("old.example", [])
     assert options.key_transport is KeyTransport.RSA_PKCS1
@@ -154,6 +159,8 @@ def test_environment_that_does_not_parse_is_named(
         pytest.param('[peers."nodot"]\npss = true', "nodot", id="peer-no-domain"),
         pytest.param("mailboxes = 1", "mailboxes", id="mailboxes-no-table"),
         pytest.param('[tls]\n"nodot" = "verify"', "nodot", id="tls-no-domain"),
+        pytest.param('[windows_s]\n"nodot" = 60', "nodot", id="window-of-no-domain"),
+        pytest.param('[windows_s]\n"a.example" = 0', "windows_s", id="window-of-nothing"),
         pytest.param(
             '[mailboxes."a b@x.example"]\nserver = "x:24"', "a b@x.example", id="mailbox-no-address"
         ),

@@ -7,18 +7,21 @@ from uuid import UUID
 
 import pytest
 
+from certs.address import DirectAddress
 from certs.errors import Reason
 from certs.policy import CertificatePolicy, Profile
 from gateway import queue_control
 from gateway.database import SqlDatabase
-from gateway.messages import Direction, Kind, Message, MessageState
-from gateway.worker import Done, Retry
+from gateway.mdn import Disposition
+from gateway.messages import Direction, Kind, Message, MessageState, Source
+from gateway.worker import Retry
 from tests.helpers.agent import (
     CHEN,
-    DAY,
     NURSE,
+    RELAY,
     RIVERA,
     WANTS_DISPATCHED,
+    WINDOW,
     Agent,
     mail,
     open_agent,
@@ -26,6 +29,7 @@ from tests.helpers.agent import (
 from tests.helpers.pki import NOW
 
 ABOUT = "<7@lakeview.example>"
+SENT = "<1@hillside.example>"
 BUSY = (Reason.BACKBONE_UNAVAILABLE, "4.3.2", "Try again later")
 FULL = (Reason.BACKBONE_REFUSED, "5.2.2", "Mailbox is full")
 
@@ -127,6 +131,89 @@ async def test_report_that_its_reader_cannot_get_is_answered_by_nothing(agent: A
     assert len(await agent.listed()) == 2
 
 
+# Confirmations
+
+
+async def dispatched(agent: Agent, *speakers: DirectAddress, more: str = WANTS_DISPATCHED) -> UUID:
+    """A message of Rivera's of which both notices have come from each of `speakers`."""
+    message = await agent.submit(mail(RIVERA, CHEN, NURSE, more=[more]), CHEN, NURSE)
+    await agent.run("outgoing", "deliver")
+    for speaker in speakers:
+        for disposition in (Disposition.PROCESSED, Disposition.DISPATCHED):
+            await agent.mdn(
+                disposition, SENT, speaker=speaker, sender=speaker, final_destination=True
+            )
+    return message
+
+
+async def confirmations(agent: Agent) -> list[Message]:
+    """What was made for our own user to read, and not received."""
+    heard = await agent.listed(Direction.INCOMING, Kind.MDN)
+    return [message for message in heard if message.source is Source.AGENT]
+
+
+async def test_author_who_asked_is_told_when_a_recipient_has_the_message(agent: Agent) -> None:
+    message = await dispatched(agent, CHEN)
+    await agent.run()
+    [told] = await confirmations(agent)
+    text = await agent.body(told.body_key)
+    for line in (
+        b"From: dr.chen@direct.lakeview.example",
+        b"To: dr.rivera@direct.hillside.example",
+        b"Final-Recipient: rfc822;dr.chen@direct.lakeview.example",
+        b"Original-Message-ID: <1@hillside.example>",
+        b"Disposition: automatic-action/MDN-sent-automatically;dispatched",
+        b"X-DIRECT-FINAL-DESTINATION-DELIVERY:",
+        b"report-type=disposition-notification",
+    ):
+        assert line in text
+    assert b"Please see the patient." not in text
+    assert (told.parent, told.state, told.envelope_sender) == (message, MessageState.FINISHED, None)
+    assert RIVERA.key in await agent.inbox(told.id)
+
+
+async def test_author_is_told_of_each_recipient_once_in_whatever_order_the_notices_come(
+    agent: Agent,
+) -> None:
+    await dispatched(agent, CHEN)
+    for disposition in (Disposition.DISPATCHED, Disposition.PROCESSED, Disposition.DISPATCHED):
+        await agent.mdn(disposition, SENT, speaker=NURSE, sender=NURSE, final_destination=True)
+    await agent.mdn(Disposition.DISPATCHED, SENT, final_destination=True)
+    await agent.run()
+    assert sorted(str(told.author) for told in await confirmations(agent)) == [
+        str(CHEN),
+        str(NURSE),
+    ]
+    assert await agent.listed(Direction.INCOMING, Kind.DSN) == []
+
+
+async def test_author_who_did_not_ask_is_told_of_failures_only(agent: Agent) -> None:
+    await dispatched(agent, CHEN, more="X-None: 1")
+    await agent.run()
+    assert await confirmations(agent) == []
+
+
+async def test_confirmation_goes_to_the_mail_server_of_its_reader_and_is_answered_by_nothing(
+    agent: Agent,
+) -> None:
+    agent.mail_servers.add(RIVERA)
+    await dispatched(agent, CHEN)
+    await agent.run()
+    sent = agent.peers.sent[-1]
+    assert (sent.sender, sent.recipients) == (None, (RIVERA,))
+    assert b";dispatched\r\n" in sent.content
+    assert await agent.listed(Direction.OUTGOING, Kind.MDN) == []
+
+
+async def test_confirmation_is_made_once_however_often_its_job_runs(agent: Agent) -> None:
+    await dispatched(agent, CHEN)
+    [job] = await agent.database.write(partial(agent._claim, kinds=["confirm"]))
+    for _ in range(2):
+        result = await agent.edge.confirm(job)
+        await agent.database.write(result.record)
+    assert len(await confirmations(agent)) == 1
+
+
 # Mail servers
 
 
@@ -176,7 +263,7 @@ async def test_mail_server_that_is_busy_is_tried_again(agent: Agent) -> None:
     message = await received(agent, WANTS_DISPATCHED)
     [(_, result)] = await agent.run("relay")
     assert isinstance(result, Retry)
-    assert result.due_at == NOW + timedelta(minutes=10)
+    assert result.due_at == NOW + timedelta(minutes=1)
     assert await agent.states(message) == {RIVERA: "processed"}
     agent.peers.replies.clear()
     agent.clock.now += timedelta(minutes=10)
@@ -185,15 +272,41 @@ async def test_mail_server_that_is_busy_is_tried_again(agent: Agent) -> None:
     assert len(await mdns(agent, "dispatched")) == 1
 
 
-async def test_mail_server_that_stays_busy_is_told_as_failed_when_patience_ends(
-    agent: Agent,
+@pytest.mark.parametrize("more", ["X-None: 1", WANTS_DISPATCHED])
+async def test_mail_server_that_stays_busy_is_told_as_failed_while_the_sender_waits(
+    agent: Agent, more: str
 ) -> None:
     agent.peers.replies = {RIVERA: BUSY}
-    await received(agent)
-    await agent.run("relay")
-    agent.clock.now += DAY
-    assert [type(result) for _, result in await agent.run("relay")] == [Done]
+    message = await received(agent, more)
+    while await agent.states(message) == {RIVERA: "processed"}:
+        agent.clock.now = min(job.due_at for job in await agent.jobs() if job.kind == "relay")
+        await agent.run("relay")
+    # DN-006: within the window, so that the notice comes before the sender has given up.
+    assert agent.clock.now == NOW + RELAY < NOW + WINDOW
+    assert await agent.states(message) == {RIVERA: "failed"}
     assert len(await mdns(agent, "failed")) == 1
+    assert len(agent.peers.sent) > 3
+
+
+async def test_report_of_our_own_waits_longer_for_a_mail_server_that_is_busy(agent: Agent) -> None:
+    agent.mail_servers.add(RIVERA)
+    agent.peers.replies = {RIVERA: BUSY}
+    await failed(agent)
+    agent.clock.now += RELAY
+    [(_, result)] = await agent.run("relay")
+    assert isinstance(result, Retry)
+
+
+async def test_message_whose_failure_was_told_is_not_delivered_any_more(agent: Agent) -> None:
+    message = await received(agent)
+    [job] = await agent.database.write(partial(agent._claim, kinds=["relay"]))
+    for _ in range(2):
+        agent.peers.replies = {RIVERA: FULL}
+        result = await agent.edge.relay(job)
+        await agent.database.write(result.record)
+        agent.peers.replies.clear()
+    assert len(agent.peers.sent) == 1
+    assert await agent.states(message) == {RIVERA: "failed"}
 
 
 async def test_administrator_gives_up_a_message_to_a_mail_server(agent: Agent) -> None:

@@ -249,7 +249,7 @@ async def test_a_refusal_is_kept_with_its_reason_and_ends_the_message(
 
 
 async def test_a_recipient_moves_and_its_times_are_stamped(database: SqlDatabase) -> None:
-    new = outgoing(SMITH, BROWN)
+    new = replace(outgoing(SMITH, BROWN), due_at=minutes(60))
     await accept(database, new)
     for n, state in enumerate(("relayed", "processed", "dispatched"), start=1):
         moved = await database.write(
@@ -259,7 +259,7 @@ async def test_a_recipient_moves_and_its_times_are_stamped(database: SqlDatabase
                 address=SMITH,
                 state=state,
                 now=minutes(n),
-                due_at=minutes(n + 60),
+                final=state == "dispatched",
             )
         )
         assert moved
@@ -269,8 +269,8 @@ async def test_a_recipient_moves_and_its_times_are_stamped(database: SqlDatabase
         minutes(2),
         minutes(3),
     )
-    assert (smith.state, smith.due_at) == ("dispatched", minutes(63))
-    assert brown.state == "queued"
+    assert (smith.state, smith.due_at) == ("dispatched", None)
+    assert (brown.state, brown.due_at) == ("queued", minutes(60))
 
 
 async def test_of_two_that_move_a_recipient_from_one_state_one_succeeds(
@@ -305,19 +305,8 @@ async def test_a_foreign_recipient_is_not_moved(database: SqlDatabase) -> None:
 
 
 async def test_recipients_that_are_late_are_found_in_order(database: SqlDatabase) -> None:
-    new = outgoing(SMITH, BROWN, DRJONES)
-    await accept(database, new)
     for address, due_at in ((SMITH, minutes(60)), (BROWN, minutes(59)), (DRJONES, None)):
-        await database.write(
-            partial(
-                messages.set_recipient,
-                message_id=new.id,
-                address=address,
-                state="relayed",
-                now=NOW,
-                due_at=due_at,
-            )
-        )
+        await accept(database, replace(outgoing(address), due_at=due_at))
 
     async def late(now: datetime) -> list[DirectAddress]:
         found = await database.read(lambda c: messages.late_recipients(c, now=now, limit=9))

@@ -12,7 +12,7 @@ from certs.errors import Reason
 from fhir_bridge.ports import Submission
 from gateway import progress
 from gateway.messages import MessageState
-from gateway.progress import Change, due_at
+from gateway.progress import Change
 from gateway.tracking import Event, State
 from tests.helpers.agent import (
     CHEN,
@@ -27,6 +27,14 @@ from tests.helpers.agent import (
 from tests.helpers.pki import NOW
 
 ADVANCE = timedelta(minutes=5)
+REACHED_BY: dict[State, list[Event]] = {
+    State.QUEUED: [],
+    State.RELAYED: [Event.RELAYED],
+    State.PROCESSED: [Event.MDN_PROCESSED],
+    State.EARLY: [Event.MDN_DISPATCHED],
+    State.DISPATCHED: [Event.MDN_PROCESSED, Event.MDN_DISPATCHED],
+    State.FAILED: [Event.REFUSED],
+}
 
 
 async def submitted(agent: Agent, more: str = "X-None: 1") -> UUID:
@@ -36,7 +44,7 @@ async def submitted(agent: Agent, more: str = "X-None: 1") -> UUID:
 async def advance(agent: Agent, message: UUID, *changes: Change) -> Sequence[Change]:
     loaded = await agent.message(message)
     return await agent.database.write(
-        lambda c: progress.advance(c, loaded, changes, now=NOW + ADVANCE, window=WINDOW)
+        lambda c: progress.advance(c, loaded, changes, now=NOW + ADVANCE)
     )
 
 
@@ -87,7 +95,7 @@ async def test_of_two_that_compete_one_counts(agent: Agent) -> None:
     first, second = Change(CHEN, Event.TIME_OUT), Change(CHEN, Event.REFUSED)
 
     def both(connection: sa.Connection) -> list[Sequence[Change]]:
-        move = partial(progress.advance, connection, loaded, now=NOW, window=WINDOW)
+        move = partial(progress.advance, connection, loaded, now=NOW)
         return [move([first]), move([second])]
 
     assert await agent.database.write(both) == [(first,), ()]
@@ -182,4 +190,7 @@ async def test_deadline_is_a_window_after_acceptance_while_something_is_awaited(
     agent: Agent, state: State, more: str, waits: bool
 ) -> None:
     message = await agent.message(await submitted(agent, more))
-    assert due_at(message, state, WINDOW) == (NOW + WINDOW if waits else None)
+    for event in REACHED_BY[state]:
+        await advance(agent, message.id, Change(CHEN, event))
+    row = (await agent.rows(message.id))[CHEN]
+    assert (row.state, row.due_at) == (state.value, NOW + WINDOW if waits else None)

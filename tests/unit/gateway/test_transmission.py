@@ -277,7 +277,6 @@ def watching(agent: Agent, database: Poisoned) -> Transmission:
         sender=agent.peers,
         clock=agent.clock,
         retry_at=retry_at,
-        window=WINDOW,
     )
 
 
@@ -338,7 +337,5 @@ async def test_unknown_recipient_of_a_change_is_ignored(agent: Agent) -> None:
     message = await sealed(agent)
     loaded = await agent.message(message)
     changes = [Change(GP, Event.RELAYED)]
-    applied = await agent.database.write(
-        lambda c: progress.advance(c, loaded, changes, now=NOW, window=WINDOW)
-    )
+    applied = await agent.database.write(lambda c: progress.advance(c, loaded, changes, now=NOW))
     assert applied == ()
