@@ -179,9 +179,7 @@ class Tracking(_Section):
     """When a sender is told that a message failed."""
 
     window_s: float = Field(3600.0, gt=0, description="seconds to wait for a notification")
-    relay_s: float = Field(
-        2700.0, gt=0, description="seconds for a mail server of ours, before a sender is told"
-    )
+    relay_s: float = Field(2700.0, gt=0, description="seconds for our mail servers to take a message")
 
 
 class Mailbox(_Section):
