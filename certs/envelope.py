@@ -11,6 +11,7 @@ Standards:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -30,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from certs.errors import DirectError, Reason
 from certs.identity import SupportedPrivateKey
 
-__all__ = ["KEK_OCTETS", "open_envelope", "rewrap", "seal_envelope"]
+__all__ = ["KEK_OCTETS", "open_any", "open_envelope", "rewrap", "seal_envelope"]
 
 # Layout: version (1), wrapped data key (40), nonce (12), ciphertext and tag.
 KEK_OCTETS: Final = 32
@@ -70,6 +71,21 @@ def open_envelope(envelope: bytes, *, kek: bytes, context: bytes) -> SupportedPr
     if not isinstance(key, SupportedPrivateKey):
         raise DirectError(Reason.CONFIGURATION_INVALID, "private key is of an unknown kind")
     return key
+
+
+def open_any(envelope: bytes, keks: Sequence[bytes], *, context: bytes) -> SupportedPrivateKey:
+    """Return the key inside, whichever of `keks` it was sealed under.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; under none of them, or the envelope was changed.
+    """
+    failure = DirectError(Reason.CONFIGURATION_INVALID, "there is no key-encryption key")
+    for kek in keks:
+        try:
+            return open_envelope(envelope, kek=kek, context=context)
+        except DirectError as error:
+            failure = error
+    raise failure
 
 
 def rewrap(envelope: bytes, *, old_kek: bytes, new_kek: bytes) -> bytes:

@@ -7,7 +7,7 @@ A source is written as
     credential:NAME   the same content, as systemd hands it over in $CREDENTIALS_DIRECTORY
     token:LABEL       32 octets beside the database, sealed by the token's AES key of that label
 
-While a file is rotated its next content lies beside it as PATH.new; both open.
+While a key is rotated the next one lies beside its file as PATH.new; both open.
 
 Standards:
     systemd.exec(5), LoadCredential= and SetCredentialEncrypted=
@@ -47,6 +47,11 @@ class KekSource:
     path: Path
     label: str = ""
 
+    @property
+    def following(self) -> Path:
+        """Where the next key lies while the key is rotated."""
+        return self.path.with_name(f"{self.path.name}.new")
+
 
 def parse_source(text: str, *, folder: Path) -> KekSource:
     """Return the source that `text` names; a relative path counts from `folder`.
@@ -80,13 +85,13 @@ def read_keks(
         DirectError: CONFIGURATION_INVALID; it cannot be read, is of another length, or others may
             read its file. INTERNAL; the token is away.
     """
-    if source.kind is KekKind.HSM:
-        if unseal is None:
-            raise _invalid("the key-encryption key is sealed by a token, and none is configured")
-        return [_checked(unseal(read_secret(source.path), source.label), source.path)]
-    following = source.path.with_name(f"{source.path.name}.new")
-    rotating = source.kind is KekKind.FILE and following.exists()
-    return [read_kek(source.path), *([read_kek(following)] if rotating else [])]
+    rotating = source.kind is not KekKind.CREDENTIAL and source.following.exists()
+    paths = [source.path, *([source.following] if rotating else [])]
+    if source.kind is not KekKind.HSM:
+        return [read_kek(path) for path in paths]
+    if unseal is None:
+        raise _invalid("the key-encryption key is sealed by a token, and none is configured")
+    return [_checked(unseal(read_secret(path), source.label), path) for path in paths]
 
 
 def read_kek(path: Path) -> bytes:

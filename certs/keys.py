@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.address import DirectAddress
 from certs.binding import Binding, binding_of
-from certs.envelope import open_envelope, seal_envelope
+from certs.envelope import open_any, seal_envelope
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.issue import Use
@@ -208,7 +208,7 @@ def find(connection: sa.Connection, sha256: str) -> OwnIdentity:
     return found[0]
 
 
-def export(connection: sa.Connection, sha256: str, *, kek: bytes) -> KeyBundle:
+def export(connection: sa.Connection, sha256: str, *, keks: Sequence[bytes]) -> KeyBundle:
     """Return an identity with its private key.
 
     Raises:
@@ -221,7 +221,7 @@ def export(connection: sa.Connection, sha256: str, *, kek: bytes) -> KeyBundle:
     own = described(row)
     if row["key_envelope"] is None:
         raise DirectError(Reason.CONFIGURATION_INVALID, "the key is in a token and stays there")
-    key = open_envelope(row["key_envelope"], kek=kek, context=own.id.bytes)
+    key = open_any(row["key_envelope"], keks, context=own.id.bytes)
     return KeyBundle(key, own.certificate, own.chain)
 
 

@@ -27,7 +27,7 @@ from certs.issue import Use
 from certs.keys import OwnIdentity, find, list_identities
 from certs.tables import own_identity, pending_key
 
-__all__ = ["Dates", "remove", "retire", "rewrap_all", "roll_over"]
+__all__ = ["Dates", "remove", "retire", "rewrap_all", "rewrap_any", "roll_over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ def roll_over(
 ) -> Sequence[OwnIdentity]:
     """Let the certificate take over from the others of its subject; return those others.
 
-    One that serves a use that the new one does not goes on for that.
+    One that serves a use that the new one does not goes on for that. The certificate may be an old
+    one: so a rollover is taken back.
 
     Raises:
         DirectError: RESOURCE_NOT_FOUND; CONFIGURATION_INVALID where the dates are out of order, or
@@ -61,7 +62,14 @@ def roll_over(
         for one in list_identities(connection, [new.subject])
         if one.id != new.id and one.uses & new.uses and not one.is_retired(now)
     ]
-    _set(connection, new, publish_at=dates.publish, sign_from=dates.switch)
+    _set(
+        connection,
+        new,
+        publish_at=dates.publish,
+        sign_from=dates.switch,
+        sign_until=None,
+        retired_at=None,
+    )
     for one in old:
         if Use.SIGN in one.uses & new.uses:
             _set(connection, one, sign_until=_earlier(one.sign_until, dates.switch))
@@ -112,7 +120,7 @@ def rewrap_all(connection: sa.Connection, *, old_keks: Iterable[bytes], new_kek:
     for table in (own_identity, pending_key):
         query = sa.select(table.c.id, table.c.key_envelope).where(table.c.key_envelope.is_not(None))
         for row in connection.execute(query).all():
-            sealed = _rewrapped(row.key_envelope, keks, new_kek)
+            sealed = rewrap_any(row.key_envelope, keks, new_kek)
             connection.execute(
                 sa.update(table).where(table.c.id == row.id).values(key_envelope=sealed)
             )
@@ -120,7 +128,12 @@ def rewrap_all(connection: sa.Connection, *, old_keks: Iterable[bytes], new_kek:
     return count
 
 
-def _rewrapped(envelope: bytes, keks: Sequence[bytes], new_kek: bytes) -> bytes:
+def rewrap_any(envelope: bytes, keks: Sequence[bytes], new_kek: bytes) -> bytes:
+    """Return the envelope under `new_kek`, whichever of `keks` it was sealed under.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; under none of them.
+    """
     failure: DirectError | None = None
     for kek in keks:
         try:
@@ -130,7 +143,7 @@ def _rewrapped(envelope: bytes, keks: Sequence[bytes], new_kek: bytes) -> bytes:
     raise failure or _invalid("there is no key-encryption key")
 
 
-def _set(connection: sa.Connection, own: OwnIdentity, **values: datetime) -> None:
+def _set(connection: sa.Connection, own: OwnIdentity, **values: datetime | None) -> None:
     connection.execute(sa.update(own_identity).where(own_identity.c.id == own.id).values(**values))
 
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from certs.address import DirectAddress
 from certs.binding import Binding
-from certs.envelope import open_envelope
+from certs.envelope import open_any
 from certs.errors import DirectError, Reason
 from certs.identity import Identity, PrivateKey, SoftwareKey
 from certs.keys import SELECT, described
@@ -118,14 +118,8 @@ class StoredKeys:
                 detail = "the key is in a token, and none is configured"
                 raise DirectError(Reason.CONFIGURATION_INVALID, detail)
             return self._token_key(label)
-        for kek in self._known:
-            with suppress(DirectError):
-                return SoftwareKey(open_envelope(envelope, kek=kek, context=row["id"].bytes))
+        context = row["id"].bytes
+        with suppress(DirectError):
+            return SoftwareKey(open_any(envelope, self._known, context=context))
         self._known = self._keks()
-        failure = DirectError(Reason.CONFIGURATION_INVALID, "there is no key-encryption key")
-        for kek in self._known:
-            try:
-                return SoftwareKey(open_envelope(envelope, kek=kek, context=row["id"].bytes))
-            except DirectError as error:
-                failure = error
-        raise failure
+        return SoftwareKey(open_any(envelope, self._known, context=context))

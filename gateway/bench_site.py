@@ -69,7 +69,7 @@ async def make_site(folder: Path, *, resolver: int, sink: int, now: datetime) ->
     config = load(file)
     await initialise(config, now)
     kek = read_kek(config.gateway.data / "kek")
-    ca = OwnCa.open(config.gateway.data, kek=kek, name="Bench CA", now=now)
+    ca = OwnCa.open(config.gateway.data, keks=[kek], name="Bench CA", now=now)
     ours, theirs = (
         ca.issue(address.domain, kind=KeyKind.RSA_2048, days=DAYS, now=now)
         for address in (USER, PEER)

@@ -179,7 +179,7 @@ class Tracking(_Section):
     """When a sender is told that a message failed."""
 
     window_s: float = Field(3600.0, gt=0, description="seconds to wait for a notification")
-    relay_s: float = Field(2700.0, gt=0, description="seconds for our mail servers to take a message")
+    relay_s: float = Field(2700.0, gt=0, description="seconds for our mail servers to take mail")
 
 
 class Mailbox(_Section):

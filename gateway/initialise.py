@@ -36,7 +36,7 @@ async def initialise(config: Config, now: datetime) -> None:
     data = config.gateway.data
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with key_access(config) as access:
-        make_kek(config, lambda key, label: access.token().seal(key, label))
+        make_kek(config, access)
     if not (data / "tls.key").exists():
         _make_tls(data, config.gateway.hostname, now)
     async with SqlDatabase.open(config.database_url) as database:

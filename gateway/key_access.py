@@ -6,8 +6,9 @@ Talks to the files and the token.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certs.envelope import KEK_OCTETS
@@ -20,7 +21,14 @@ from gateway.files import write_secret
 if TYPE_CHECKING:
     from certs.hsm import Token
 
-__all__ = ["KeyAccess", "kek_source", "key_access", "make_kek"]
+__all__ = [
+    "KeyAccess",
+    "adopt_next_kek",
+    "kek_source",
+    "key_access",
+    "make_kek",
+    "next_kek",
+]
 
 
 class KeyAccess:
@@ -36,7 +44,7 @@ class KeyAccess:
         return self._config.keys.pkcs11_module is not None
 
     def kek(self) -> bytes:
-        """Return the key that private keys are sealed under.
+        """Return the key that private keys are sealed under from now on.
 
         Raises:
             DirectError: CONFIGURATION_INVALID; it cannot be read. INTERNAL; the token is away.
@@ -45,9 +53,16 @@ class KeyAccess:
 
     def keks(self) -> Sequence[bytes]:
         """Return every key that private keys may be sealed under now: two during a rotation."""
-        return read_keks(
-            kek_source(self._config), lambda sealed, label: self.token().unseal(sealed, label)
-        )
+        former = self._config.keys.former_kek
+        sources = [
+            *([parse_source(former, folder=self._config.gateway.data)] if former else []),
+            kek_source(self._config),
+        ]
+        return [kek for source in sources for kek in read_keks(source, self.unseal)]
+
+    def unseal(self, sealed: bytes, label: str) -> bytes:
+        """Return what the token sealed under its key of this label."""
+        return self.token().unseal(sealed, label)
 
     def token_key(self, label: str) -> PrivateKey:
         """Return a private key in the token."""
@@ -85,17 +100,39 @@ def kek_source(config: Config) -> KekSource:
     return parse_source(config.keys.kek, folder=config.gateway.data)
 
 
-def make_kek(config: Config, seal: Callable[[bytes, str], bytes]) -> None:
+def make_kek(config: Config, access: KeyAccess) -> None:
     """Make the key-encryption key where there is none and it is ours to make.
 
-    `seal` is the token's. A credential is the administrator's to make.
+    A credential is the administrator's to make.
     """
     source = kek_source(config)
-    if source.kind is KekKind.CREDENTIAL or source.path.exists():
-        return
+    if source.kind is not KekKind.CREDENTIAL and not source.path.exists():
+        _make(source, source.path, access)
+
+
+def next_kek(config: Config, access: KeyAccess) -> None:
+    """Make the key that the key-encryption key is rotated to, unless a rotation broke off.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; a credential is the administrator's to rotate.
+    """
+    source = kek_source(config)
+    if source.kind is KekKind.CREDENTIAL:
+        detail = "make another credential, name it in keys.kek and the old one in keys.former_kek"
+        raise DirectError(Reason.CONFIGURATION_INVALID, detail)
+    if not source.following.exists():
+        _make(source, source.following, access)
+
+
+def adopt_next_kek(config: Config) -> None:
+    """Make the next key the key, now that everything is sealed under it."""
+    source = kek_source(config)
+    source.following.replace(source.path)
+
+
+def _make(source: KekSource, path: Path, access: KeyAccess) -> None:
     key = os.urandom(KEK_OCTETS)
-    sealed = seal(key, source.label) if source.kind is KekKind.HSM else key
-    write_secret(source.path, sealed)
+    write_secret(path, access.token().seal(key, source.label) if source.label else key)
 
 
 def _token(config: Config) -> Token:

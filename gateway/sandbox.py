@@ -109,11 +109,12 @@ async def open_sandbox(
     *,
     window_s: float = 3600.0,
     mailboxes: Mapping[str, Mailbox] = MappingProxyType({}),
+    hook_hosts: Sequence[str] = (),
 ) -> AsyncIterator[Sandbox]:
     """Run two HISPs that trust each other, with all their data under `folder`.
 
     `window_s`: how many seconds a sender waits for a notification. `mailboxes`: addresses that
-    have a mail server of their own.
+    have a mail server of their own. `hook_hosts`: where subscriptions may send.
     """
     now = utc_now()
     plans = (
@@ -126,7 +127,9 @@ async def open_sandbox(
         resolver = await responder.start(LOOPBACK, 0)
         stack.push_async_callback(responder.stop)
         made = [
-            await _set_up(plan, _config(plan, plans, resolver, window_s, mailboxes), now)
+            await _set_up(
+                plan, _config(plan, plans, resolver, window_s, mailboxes, hook_hosts), now
+            )
             for plan in plans
         ]
         for plan, one in zip(plans, made, strict=True):
@@ -165,13 +168,14 @@ def _config(
     resolver: tuple[str, int],
     window_s: float,
     mailboxes: Mapping[str, Mailbox],
+    hook_hosts: Sequence[str],
 ) -> Config:
     anywhere = HostPort(host=LOOPBACK, port=0)
     return Config(
         gateway=Gateway(hostname=f"gw.{plan.domain}", data=plan.folder),
         backbone=Smtp(listen=plan.backbone),
         edge=Smtp(listen=anywhere),
-        fhir=Fhir(listen=anywhere),
+        fhir=Fhir(listen=anywhere, hook_hosts=tuple(hook_hosts)),
         discovery=Discovery(
             resolver=HostPort(host=resolver[0], port=resolver[1]), private_addresses=True
         ),
@@ -187,7 +191,7 @@ async def _set_up(plan: _Plan, config: Config, now: datetime) -> _Made:
     await initialise(config, now)
     (plan.folder / "direct-gateway.toml").write_text(_toml(plan, config), encoding="utf-8")
     kek = read_kek(config.gateway.data / "kek")
-    ca = OwnCa.open(config.gateway.data, kek=kek, name=f"{plan.name} CA", now=now)
+    ca = OwnCa.open(config.gateway.data, keks=[kek], name=f"{plan.name} CA", now=now)
     bound = ca.issue(plan.user, kind=KeyKind.RSA_2048, days=CERT_DAYS, now=now)
     domain = ca.issue(plan.domain, kind=KeyKind.RSA_2048, days=CERT_DAYS, now=now)
     password = secrets.token_urlsafe(12)

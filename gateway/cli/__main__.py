@@ -15,6 +15,7 @@ from gateway.cli.lazy import LazyGroup, Place
 __all__ = ["app", "main"]
 
 
+_LIFE: Final = "gateway.cli.cert_life"
 _PLACES: Final = {
     "init": Place("gateway.cli.site", "init", "Set up an installation."),
     "serve": Place("gateway.cli.site", "serve", "Run the gateway."),
@@ -33,6 +34,10 @@ _PLACES: Final = {
         "certs",
         "Our own keys and certificates.",
         {
+            "rollover": Place(_LIFE, "certs", "Let a certificate take over, at dates."),
+            "retire": Place(_LIFE, "certs", "Sign with it and publish it no more."),
+            "remove": Place(_LIFE, "certs", "Forget a certificate with its key."),
+            "rewrap": Place(_LIFE, "certs", "Seal the keys anew."),
             "publish": Place("gateway.cli.publish", "certs", "Print its DNS records, or push."),
             "cache": Place("gateway.cli.cert_cache", "certs", "What is remembered of others'."),
         },

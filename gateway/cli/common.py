@@ -24,11 +24,12 @@ from rich.text import Text
 from rich.tree import Tree
 from sqlalchemy import Connection
 
-from certs.errors import DirectError
+from certs.errors import DirectError, Reason
 from gateway import audit
 from gateway.clock import utc_now
 from gateway.config import Config, load
 from gateway.database import SqlDatabase
+from gateway.files import write_secret
 from gateway.key_access import key_access
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "table",
     "text",
     "write_json",
+    "write_out",
 ]
 
 T = TypeVar("T")
@@ -96,8 +98,12 @@ class Site:
 
     def kek(self) -> bytes:
         """Return the key that private keys are enveloped under."""
+        return self.keks()[-1]
+
+    def keks(self) -> Sequence[bytes]:
+        """Return every key that they may be enveloped under: two while the key is rotated."""
         with key_access(self.config) as access:
-            return access.kek()
+            return access.keks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +136,12 @@ def change(
     subject: str,
     work: Callable[[Connection, Site], Change],
     *,
+    after: Callable[[Site], None] = lambda _: None,
     as_json: bool,
 ) -> None:
     """Change the site in one transaction, with its audit event, and show what came of it.
 
-    A refusal is recorded too, and exits 2.
+    `after` is done once the change is durable. A refusal is recorded too, and exits 2.
     """
 
     async def main(site: Site) -> Change:
@@ -144,13 +151,15 @@ def change(
             return done
 
         try:
-            return await site.database.write(write)
+            done = await site.database.write(write)
         except DirectError as error:
             code = error.reason.code
             await site.database.write(
                 lambda c: site.audit(c, action, subject, new=code, outcome="refused")
             )
             raise
+        after(site)
+        return done
 
     show(on_site(path, main).shown, as_json=as_json)
 
@@ -189,6 +198,22 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         fail(f"{path}: {error.strerror}")
+
+
+def write_out(path: Path, data: bytes, *, secret: bool = False) -> None:
+    """Write a file that does not exist yet; a secret one only its owner may read.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; it exists, or cannot be written.
+    """
+    try:
+        if secret:
+            write_secret(path, data)
+        else:
+            with path.open("xb") as file:
+                file.write(data)
+    except OSError as error:
+        raise DirectError(Reason.CONFIGURATION_INVALID, f"{path}: {error.strerror}") from None
 
 
 def write_json(value: object) -> None:

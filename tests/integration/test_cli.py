@@ -80,7 +80,7 @@ def test_an_installation_is_set_up_verb_by_verb(tmp_path: Path, stranger: Strang
     assert "resource-conflict" in again.stderr
     assert here.json("address", "add", USER) == {"address": USER}
     assert here.run("address", "add", "x@elsewhere.example", check=False).returncode == 2
-    generated = here.json("cert", "generate", "--for", DOMAIN)
+    generated = here.json("cert", "new", "--for", DOMAIN)
     p12 = here.folder / "user.p12"
     p12.write_bytes(pkcs12_of(stranger.identity(USER), password="correct"))
     password = here.folder / "pw"

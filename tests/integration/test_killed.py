@@ -66,7 +66,7 @@ def install(folder: Path, stranger: Stranger) -> tuple[Installation, str]:
     )
     here.run("domain", "add", DOMAIN)
     here.run("address", "add", USER)
-    here.run("cert", "generate", "--for", USER)
+    here.run("cert", "new", "--for", USER)
     anchor = folder / "anchor.pem"
     anchor.write_bytes(stranger.ca.certificate.public_bytes(Encoding.PEM))
     here.run("anchor", "add", anchor, "--for", DOMAIN)

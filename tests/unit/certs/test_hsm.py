@@ -262,7 +262,7 @@ async def test_identity_in_the_token_signs_and_opens_beside_one_in_memory(
         own.sha256 for own in await sqlite_database.read(keys.list_identities) if own.token_label
     )
     with pytest.raises(DirectError, match="stays there"):
-        await sqlite_database.read(lambda c: keys.export(c, sha256, kek=kek))
+        await sqlite_database.read(lambda c: keys.export(c, sha256, keks=[kek]))
     without = StoredKeys(database=sqlite_database, keks=lambda: [kek])
     with pytest.raises(DirectError, match="none is configured"):
         await without.signing(JONES, NOW)

@@ -85,11 +85,11 @@ async def test_wrong_key_encryption_key_opens_nothing(database: Database) -> Non
 async def test_exported_key_is_the_one_imported(database: Database) -> None:
     await keep(database, OWN)
     sha256 = (await database.read(keys.list_identities))[0].sha256
-    exported = await database.read(lambda c: keys.export(c, sha256, kek=KEK))
+    exported = await database.read(lambda c: keys.export(c, sha256, keks=[KEK]))
     assert exported.certificate == OWN.certificate
     assert exported.key.public_key() == OWN.certificate.public_key()
     with pytest.raises(DirectError) as caught:
-        await database.read(lambda c: keys.export(c, "00", kek=KEK))
+        await database.read(lambda c: keys.export(c, "00", keks=[KEK]))
     assert caught.value.reason is Reason.RESOURCE_NOT_FOUND
 
 

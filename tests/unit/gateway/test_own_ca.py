@@ -19,7 +19,7 @@ DRJONES = parse_address("drjones@direct.hillside.example")
 
 
 def opened(folder: Path, kek: bytes = KEK) -> OwnCa:
-    return OwnCa.open(folder, kek=kek, name="Hillside CA", now=NOW)
+    return OwnCa.open(folder, keks=[kek], name="Hillside CA", now=NOW)
 
 
 def test_ca_is_made_once_and_opened_again(tmp_path: Path) -> None:
