@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sandbox test lint bench fuzz clean
+.PHONY: sandbox test lint bench fuzz crash soak clean
 
 sandbox: $(VENV)/installed
 	$(BIN)/direct-gateway sandbox
@@ -12,6 +12,7 @@ sandbox: $(VENV)/installed
 test: $(VENV)/installed-test
 	tests/install.sh
 	tests/interop/install.sh
+	tests/clients/install.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -27,6 +28,15 @@ bench: $(VENV)/installed
 
 fuzz: $(VENV)/installed-test
 	tests/fuzz/run.sh
+
+# Breaks a served gateway at 200 places; a quarter of an hour.
+crash: $(VENV)/installed-test
+	tests/install.sh
+	$(BIN)/python -m tests.helpers.gateway_sweep
+
+# Ten minutes of mixed mail through a served gateway.
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.helpers.soak
 
 # Debian splits the venv module off Python: fetch it where it is missing.
 $(VENV)/bin/python:

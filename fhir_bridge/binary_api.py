@@ -30,6 +30,7 @@ from fhir_bridge.binaries import add_binaries, find_binary, remove_binary
 from fhir_bridge.clients import Client
 from fhir_bridge.exchange import FHIR_JSON, body_of, prefers, resource_response
 from fhir_bridge.handover import octets_of
+from fhir_bridge.medplum_compat import as_medplum
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.payloads import BinaryRow, Measure
 from fhir_bridge.ports import Bodies
@@ -72,7 +73,7 @@ class BinaryApi:
         headers = {"location": f"{self._base_url}/Binary/{row.id}", "etag": _etag(row)}
         if prefers(request, "return") == "minimal":
             return Response(status_code=201, headers=headers)
-        return resource_response(_described(row), 201, headers)
+        return resource_response(as_medplum(request.headers, _described(row)), 201, headers)
 
     async def read(self, request: Request, client: Client) -> Response:
         """Serve a Binary, as a FHIR resource where that is asked for."""

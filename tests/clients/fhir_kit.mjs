@@ -1,12 +1,11 @@
-// Drives a served gateway with fhir-kit-client; prints "OK step" or "FAIL step: why" for each step.
+// Drives a served gateway with fhir-kit-client.
 import assert from "node:assert/strict";
 import { Client } from "fhir-kit-client";
+import { end, mailto, step } from "./steps.mjs";
 
 const [baseUrl, token, sender, recipient] = process.argv.slice(2);
+const stamp = Date.now();
 const client = new Client({ baseUrl, bearerToken: token });
-const mailto = (address) => ({
-  identifier: { system: "urn:ietf:rfc:3986", value: `mailto:${address}` },
-});
 const draft = (more = {}) => ({
   resourceType: "Communication",
   status: "preparation",
@@ -17,17 +16,6 @@ const draft = (more = {}) => ({
   ...more,
 });
 
-let failed = 0;
-async function step(name, work) {
-  try {
-    await work();
-    console.log(`OK ${name}`);
-  } catch (error) {
-    failed += 1;
-    const told = error.response?.data ? JSON.stringify(error.response.data) : error.stack;
-    console.log(`FAIL ${name}: ${told}`);
-  }
-}
 async function status(work) {
   try {
     await work();
@@ -76,22 +64,22 @@ await step("JSON Patch", async () => {
   assert.equal(patched.topic.text, "Patched");
 });
 await step("conditional update", async () => {
-  const searchParams = { identifier: "urn:x|1" };
-  const body = draft({ identifier: [{ system: "urn:x", value: "1" }] });
+  const searchParams = { identifier: `urn:x|kit-${stamp}` };
+  const body = draft({ identifier: [{ system: "urn:x", value: `kit-${stamp}` }] });
   const made = await client.update({ resourceType: "Communication", searchParams, body });
   const again = await client.update({ resourceType: "Communication", searchParams, body });
   assert.equal(again.id, made.id);
 });
 await step("search by GET", async () => {
   const bundle = await client.search({
-    resourceType: "Communication", searchParams: { identifier: "urn:x|1" },
+    resourceType: "Communication", searchParams: { identifier: `urn:x|kit-${stamp}` },
   });
   assert.equal(bundle.total, 1);
 });
 await step("search by POST", async () => {
   const bundle = await client.search({
     resourceType: "Communication",
-    searchParams: { identifier: "urn:x|1" },
+    searchParams: { identifier: `urn:x|kit-${stamp}` },
     options: { postSearch: true },
   });
   assert.equal(bundle.total, 1);
@@ -156,4 +144,4 @@ await step("delete", async () => {
   await client.delete({ resourceType: "Communication", id: one.id });
   assert.equal(await status(() => client.read({ resourceType: "Communication", id: one.id })), 410);
 });
-process.exit(failed ? 1 : 0);
+end();

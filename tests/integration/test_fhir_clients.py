@@ -1,101 +1,74 @@
-"""FHIR clients that we did not write drive a served API, each step asserted (fhir.md 1.8)."""
+"""FHIR clients that we did not write drive a whole served gateway, each step asserted.
+
+fhir.md 1.8. One sandbox serves all of them: two HISPs with their own DNS, trust and database; each
+client has a mailbox of its own. What is sent is really sent, and its MDN comes back.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import pytest
-import uvicorn
+import pytest_asyncio
+from fhirclient import client as smart
+from fhirclient import server as smart_server
+from fhirclient.models import bundle as smart_bundle
+from fhirclient.models import communication as smart_communication
+from fhirclient.models import patient as smart_patient
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
+from pymedplum import MedplumClient
+from pymedplum.exceptions import MedplumError, PreconditionFailedError
 
-from certs.address import parse_address
-from fhir_bridge.api import create_app
-from fhir_bridge.clients import add_client
-from gateway.database import SqlDatabase
-from tests.helpers.database import open_sqlite
-from tests.unit.fhir_bridge.conftest import (
-    ANNA,
-    BEN,
-    MemoryBodies,
-    MemoryOutbox,
-    MemoryPreflight,
-    communication,
-)
+from tests.helpers.fhir_site import App, FhirSite, eventually, fhir_site, node_steps
 
-CLIENTS = Path(__file__).parent.parent / "clients"
-NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+T = TypeVar("T")
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("fhir-clients"),
+]
 
 
-@dataclass(frozen=True)
-class Served:
-    url: str
-    token: str
-    database: SqlDatabase
-    outbox: MemoryOutbox
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FhirSite]:
+    async with fhir_site(tmp_path_factory.mktemp("clients")) as site:
+        yield site
 
 
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    """Serve the API by uvicorn on a free loopback port."""
-    async with open_sqlite(tmp_path) as database:
-        mailboxes = [parse_address(ANNA)]
-        token = await database.write(lambda c: add_client(c, "ehr", mailboxes, NOW))
-        listening = socket.create_server(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/fhir/R4"
-        bodies = MemoryBodies()
-        outbox = MemoryOutbox(database, bodies)
-        app = create_app(
-            database=database,
-            bodies=bodies,
-            outbox=outbox,
-            clock=lambda: datetime.fromtimestamp(time.time(), UTC),
-            base_url=url,
-            decision_wait_s=0,
-            preflight=MemoryPreflight(),
-        )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        try:
-            yield Served(url, token, database, outbox)
-        finally:
-            server.should_exit = True
-            await serving
+def communication(app: App, **elements: Any) -> dict[str, Any]:
+    """A message from the application's mailbox to its peer."""
+    system = "urn:ietf:rfc:3986"
+    return {
+        "resourceType": "Communication",
+        "status": "in-progress",
+        "sender": {"identifier": {"system": system, "value": f"mailto:{app.mailbox}"}},
+        "recipient": [{"identifier": {"system": system, "value": f"mailto:{app.peer}"}}],
+        "topic": {"text": "Referral"},
+        "payload": [{"contentString": "Please see attached."}],
+        **elements,
+    }
 
 
-async def test_fhir_kit_client(served: Served) -> None:
-    node = shutil.which("node")
-    assert node, "this test needs Node 20 (apt install nodejs npm)"
-    if not (CLIENTS / "node_modules").exists():
-        install = await asyncio.create_subprocess_exec("npm", "ci", "--silent", cwd=CLIENTS)
-        assert await install.wait() == 0
-    process = await asyncio.create_subprocess_exec(
-        node,
-        "fhir_kit.mjs",
-        served.url,
-        served.token,
-        ANNA,
-        BEN,
-        cwd=CLIENTS,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    steps = output.decode().splitlines()
-    assert process.returncode == 0, output.decode()
-    assert len([step for step in steps if step.startswith("OK ")]) == 18
+async def test_fhir_kit_client(site: FhirSite) -> None:
+    assert len(await node_steps("fhir_kit.mjs", await site.app("kit"))) == 18
 
 
-async def test_fhirpy(served: Served) -> None:
-    client = AsyncFHIRClient(served.url, authorization=f"Bearer {served.token}")
-    draft = client.resource("Communication", **communication(status="preparation"))
+async def test_smart_js(site: FhirSite) -> None:
+    assert len(await node_steps("smart.mjs", await site.app("smart"))) == 12
+
+
+async def test_medplum_core(site: FhirSite) -> None:
+    assert len(await node_steps("medplum.mjs", await site.app("medplum"))) == 23
+
+
+async def test_fhirpy(site: FhirSite) -> None:
+    app = await site.app("fhirpy")
+    client = AsyncFHIRClient(app.url, authorization=f"Bearer {app.token}")
+    draft = client.resource("Communication", **communication(app, status="preparation"))
     await draft.save()
     assert draft["meta"]["versionId"] == "1"
 
@@ -109,11 +82,11 @@ async def test_fhirpy(served: Served) -> None:
     assert [r.id for r in found] == [draft.id]
 
     patients = client.resources("Patient")
-    values = {"name": [{"family": "Helberg"}], "identifier": [{"system": "urn:x", "value": "1"}]}
-    patient, made = await patients.search(identifier="urn:x|1").get_or_create(
+    values = {"name": [{"family": "Helberg"}], "identifier": [{"system": "urn:py", "value": "1"}]}
+    patient, made = await patients.search(identifier="urn:py|1").get_or_create(
         client.resource("Patient", **values)
     )
-    again, made_again = await patients.search(identifier="urn:x|1").get_or_create(
+    again, made_again = await patients.search(identifier="urn:py|1").get_or_create(
         client.resource("Patient", **values)
     )
     assert (made, made_again, again.id) == (True, False, patient.id)
@@ -131,11 +104,143 @@ async def test_fhirpy(served: Served) -> None:
     assert await client.resource("Patient", active=True).is_valid()
     assert not await client.resource("Patient", active="perhaps").is_valid()
 
-    sent = client.resource("Communication", **communication())
+    sent = client.resource("Communication", **communication(app))
     await sent.save()
-    assert len(served.outbox.submissions) == 1
+
+    async def completed() -> bool:
+        return bool((await sent.refresh())["status"] == "completed")
+
+    assert await eventually(completed)
     with pytest.raises(OperationOutcome):
         await sent.delete()
     await draft.delete()
     with pytest.raises(ResourceNotFound):
         await client.reference("Communication", draft.id).to_resource()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run a client that blocks; the gateway is served by this loop."""
+    return await asyncio.to_thread(work)
+
+
+async def test_smart_python(site: FhirSite) -> None:
+    app = await site.app("smartpy")
+    await in_thread(partial(drive_smart_python, app))
+
+
+def drive_smart_python(app: App) -> None:
+    client = smart.FHIRClient(settings={"app_id": "test", "api_base": app.url})
+    server = client.server
+    server.session.headers["Authorization"] = f"Bearer {app.token}"
+    statement = server.capabilityStatement
+    assert statement.fhirVersion == "4.0.1"
+
+    patient = smart_patient.Patient({"name": [{"family": "Helberg"}], "active": True})
+    created = patient.create(server)
+    patient = smart_patient.Patient.read(created["id"], server)
+    assert patient.name[0].family == "Helberg"
+
+    identities = []
+    for number in range(3):
+        draft = smart_communication.Communication(
+            communication(
+                app,
+                status="preparation",
+                identifier=[{"system": "urn:smartpy", "value": str(number)}],
+                subject={"reference": f"Patient/{patient.id}"},
+            )
+        )
+        identities.append(draft.create(server)["id"])
+
+    search = smart_communication.Communication.where(
+        {"patient": patient.id, "identifier": "urn:smartpy|", "_count": "2"}
+    )
+    assert {found.id for found in search.perform_resources_iter(server)} == set(identities)
+    first = search.perform(server)
+    assert isinstance(first, smart_bundle.Bundle)
+    assert len(first.entry) == 2
+
+    draft = smart_communication.Communication.read(identities[0], server)
+    assert draft.subject.resolved(smart_patient.Patient).id == patient.id
+    draft.topic.text = "Changed"
+    assert draft.update(server)["topic"]["text"] == "Changed"
+
+    sent = smart_communication.Communication(communication(app)).create(server)
+    assert sent["status"] in ("in-progress", "completed")
+
+    draft.delete()
+    with pytest.raises(Exception, match="410"):
+        smart_communication.Communication.read(identities[0], server)
+    with pytest.raises(smart_server.FHIRNotFoundException):
+        smart_patient.Patient.read("nobody", server)
+
+
+async def test_pymedplum(site: FhirSite) -> None:
+    app = await site.app("pymedplum")
+    await in_thread(partial(drive_pymedplum, app))
+
+
+def drive_pymedplum(app: App) -> None:
+    with MedplumClient(
+        base_url=app.url.removesuffix("fhir/R4"), access_token=app.token, allow_insecure_http=True
+    ) as client:
+        draft = client.create_resource(communication(app, status="preparation"))
+        assert draft["meta"]["versionId"] == "1"
+
+        identifier = [{"system": "urn:pymedplum", "value": "1"}]
+        patient = {"resourceType": "Patient", "identifier": identifier}
+        made = client.create_resource_if_none_exist(patient, "identifier=urn:pymedplum|1")
+        again = client.create_resource_if_none_exist(patient, "identifier=urn:pymedplum|1")
+        assert again["id"] == made["id"]
+
+        patched = client.patch_resource(
+            "Communication",
+            draft["id"],
+            [{"op": "replace", "path": "/topic/text", "value": "Patched"}],
+        )
+        assert patched["topic"]["text"] == "Patched"
+        updated = client.update_resource({**patched, "topic": {"text": "Updated"}})
+        assert updated["meta"]["versionId"] == "3"
+        with pytest.raises(PreconditionFailedError):
+            client.update_resource({**patched, "topic": {"text": "Stale"}})
+        retried = client.update_with_retry(
+            "Communication", draft["id"], lambda r: {**r, "topic": {"text": "Retried"}}
+        )
+        assert retried.resource["topic"]["text"] == "Retried"
+        first = client.vread_resource("Communication", draft["id"], "1")
+        assert first["topic"]["text"] == "Referral"
+
+        for number in range(3):
+            client.create_resource(
+                communication(
+                    app,
+                    status="preparation",
+                    identifier=[{"system": "urn:pymedplum-page", "value": str(number)}],
+                )
+            )
+        query = {"identifier": "urn:pymedplum-page|", "_count": "2"}
+        pages = list(client.search_resource_pages("Communication", query))
+        assert len(pages) == 3
+        one = client.search_one("Communication", {"identifier": "urn:pymedplum-page|1"})
+        assert one is not None
+
+        binary = client.upload_binary(b"\x00\xff octets", "application/octet-stream")
+        assert client.download_binary(binary["id"]) == b"\x00\xff octets"
+
+        entry = {
+            "request": {"method": "POST", "url": "Patient"},
+            "resource": {"resourceType": "Patient", "active": True},
+        }
+        bundle = {"resourceType": "Bundle", "entry": [entry, entry]}
+        batch = client.execute_batch({**bundle, "type": "batch"})
+        assert [e["response"]["status"][:3] for e in batch["entry"]] == ["201", "201"]
+        done = client.execute_transaction({**bundle, "type": "transaction"})
+        assert [e["response"]["status"][:3] for e in done["entry"]] == ["201", "201"]
+
+        outcome = client.execute_operation(
+            "Communication", "validate", params=communication(app, status="preparation")
+        )
+        assert outcome["issue"][0]["severity"] == "information"
+        client.delete_resource("Communication", draft["id"])
+        with pytest.raises(MedplumError):
+            client.read_resource("Communication", draft["id"])
