@@ -20,8 +20,8 @@ from gateway.unsealed import Algorithms
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import BOUNDARY, MESSAGE, OUTER, identity, seal, unseal
 
-SIGNERS = ["rsa2048", "rsa3072", "p256", "p384", "ed25519"]
-RECIPIENTS = ["rsa2048", "p256", "p384", "x25519"]
+SIGNERS = ["rsa2048", "rsa3072", "rsa4096", "p256", "p384", "ed25519"]
+RECIPIENTS = ["rsa2048", "rsa3072", "p256", "p384", "x25519"]
 
 
 def envelope_of(sealed: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -102,3 +103,33 @@ def test_a_submission_made_canonical(clear: Path, tmp_path: Path, clean: bool) -
 
     assert peak(work) < LIMIT
     assert prepared.stat().st_size >= clear.stat().st_size - 10
+
+
+class Counting(io.BytesIO):
+    """Counts the octets that were read."""
+
+    octets = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.octets += len(data)
+        return data
+
+
+@pytest.mark.parametrize("size", [100, 3 * 1024 * 1024])
+def test_two_passes_out_and_one_pass_in(size: int) -> None:
+    content, out = Counting(MESSAGE.ljust(size, b"x")), io.BytesIO()
+    smime.seal(
+        content,
+        out,
+        outer=OUTER,
+        signers=[ALICE],
+        recipients=[BOB.certificate],
+        boundary=BOUNDARY,
+        now=NOW,
+    )
+    assert content.octets == 2 * len(content.getvalue())
+    sealed = Counting(out.getvalue())
+    smime.unseal(sealed, io.BytesIO(), identities=[BOB])
+    header = 8 * 1024  # is read in one piece, and the body after it again
+    assert sealed.octets <= len(sealed.getvalue()) + header
