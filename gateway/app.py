@@ -24,6 +24,7 @@ from gateway.bundle_refresh import keep_bundles_fresh
 from gateway.clock import utc_now
 from gateway.config import Config
 from gateway.database import SqlDatabase
+from gateway.expiry_watch import watch_expiry
 from gateway.fhir_service import FhirService
 from gateway.listeners import GRACE_S, listen_for_mail
 from gateway.metrics import Metrics
@@ -79,6 +80,8 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         await stack.enter_async_context(_working(worker))
         await stack.enter_async_context(in_background(agent.transmission.watch(LATE_POLL_S)))
         await stack.enter_async_context(in_background(_forget(config, database, bodies)))
+        expiry = watch_expiry(database, metrics.certificates_expire, utc_now)
+        await stack.enter_async_context(in_background(expiry))
         bundles = keep_bundles_fresh(config, database, metrics, utc_now)
         await stack.enter_async_context(in_background(bundles))
         reception = metrics.reception(

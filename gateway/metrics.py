@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO, Final
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.evidence import Evidence
 from gateway.ports import BodySink, Delivery, Directory, Envelope, Reception, Sender, Session
 from gateway.queue import Job
+from gateway.revocation_watch import Alert
 from gateway.worker import Done, Handler, Result, Retry
 
 __all__ = ["Metrics"]
@@ -66,6 +67,18 @@ class Metrics:
             "direct_gateway_bundle_refreshes",
             "Refreshes of trust bundles, by what became of them",
             ["outcome"],
+            registry=self.registry,
+        )
+        self._revocation = Counter(
+            "direct_gateway_revocation_not_learnt",
+            "Judgements of certificates without a fresh answer about revocation",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._expiring = Gauge(
+            "direct_gateway_certificates_expiring",
+            "Our certificates in use that expire within so many days with none to replace them",
+            ["within_days"],
             registry=self.registry,
         )
         self._accept_s = self._histogram("accept", "From the end of DATA to the commit", "role")
@@ -117,6 +130,15 @@ class Metrics:
     def looked_up(self, outcome: str, seconds: float) -> None:
         """Count a look-up."""
         self._lookup_s.labels(outcome).observe(seconds)
+
+    def revocation_not_learnt(self, alert: Alert) -> None:
+        """Count a judgement made without a fresh answer about revocation."""
+        self._revocation.labels(alert.value).inc()
+
+    def certificates_expire(self, counts: Mapping[int, int]) -> None:
+        """Take note of how many certificates expire, by days; 0 have expired."""
+        for days, count in counts.items():
+            self._expiring.labels(str(days)).set(count)
 
     def _histogram(self, name: str, text: str, label: str) -> Histogram:
         return Histogram(

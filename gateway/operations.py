@@ -93,8 +93,9 @@ class _Operations:
         peer = request.client.host if request.client is not None else "unknown"
         if not is_proxy(peer, self._metrics_to):
             return PlainTextResponse("not found\n", status_code=404)
-        seen = await self._database.read(_seen)
-        text = generate_latest(self._registry) + generate_latest(_gauges(seen, self._clock()))
+        now = self._clock()
+        seen = await self._database.read(lambda c: _seen(c, now))
+        text = generate_latest(self._registry) + generate_latest(_gauges(seen, now))
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -132,8 +133,9 @@ def _gauges(seen: _Seen, now: datetime) -> CollectorRegistry:
     return registry
 
 
-def _seen(connection: sa.Connection) -> _Seen:
+def _seen(connection: sa.Connection, now: datetime) -> _Seen:
+    retired_at = own_identity.c.retired_at
     in_use = sa.select(sa.func.min(own_identity.c.not_after)).where(
-        own_identity.c.retired_at.is_(None)
+        sa.or_(retired_at.is_(None), retired_at > now)
     )
     return _Seen(depths(connection), connection.execute(in_use).scalar())
