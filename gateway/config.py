@@ -149,6 +149,10 @@ class Fhir(_Section):
     hook_private_addresses: bool = Field(
         False, description="may names in hook_hosts be on private nets"
     )
+    origins: tuple[str, ...] = Field(
+        (), description="web pages that may call from a browser (CORS), as https://app.example"
+    )
+    requests_per_minute: int = Field(6000, ge=1, description="requests of one client a minute")
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")
 
     _parse = field_validator("listen", mode="before")(_host_port)

@@ -88,6 +88,17 @@ class Judgement:
         }
         return Judgement({**self.decisions, **turned_down}) if turned_down else self
 
+    @property
+    def unsettled(self) -> Mapping[DirectAddress, Decision]:
+        """The decisions that may be others later, by recipient."""
+        return {a: d for a, d in self.decisions.items() if d.reason and d.reason.retryable}
+
+    @property
+    def settled(self) -> Judgement:
+        """This judgement without those decisions."""
+        unsettled = self.unsettled
+        return Judgement({a: d for a, d in self.decisions.items() if a not in unsettled})
+
     def require_one(self) -> None:
         """Return where at least one recipient trusts the signer.
 

@@ -153,10 +153,13 @@ def _bracketed(message_id: str | None) -> str | None:
 
 
 def _may_speak(notice: Notice, recipient: DirectAddress) -> bool:
-    # AS-097: an MDN speaks for its author only. A DSN comes from a postmaster of the domain.
-    if notice.kind is Kind.MDN:
-        return notice.author == recipient
-    return notice.author.domain == recipient.domain
+    # AS-097: a notice speaks for its author only; a DSN of the mail system speaks for its domain.
+    # Nobody else there does: a colleague must not make a message look undelivered.
+    author = notice.author
+    if author == recipient:
+        return True
+    speaks_for_domain = notice.kind is Kind.DSN and author.local_part.lower() in _MAIL_SYSTEM
+    return speaks_for_domain and author.domain == recipient.domain
 
 
 def _change(recipient: DirectAddress, disposition: Disposition) -> Change:
@@ -168,6 +171,8 @@ def _change(recipient: DirectAddress, disposition: Disposition) -> Change:
     )
 
 
+# RFC5321 4.5.1, and what mail servers sign their reports with.
+_MAIL_SYSTEM: Final = frozenset({"postmaster", "mailer-daemon"})
 _KINDS: Final = {"disposition-notification": Kind.MDN, "delivery-status": Kind.DSN}
 _EVENTS: Final = {
     Disposition.PROCESSED: Event.MDN_PROCESSED,

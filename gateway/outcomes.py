@@ -71,6 +71,11 @@ class Task:
         return self.message.body_key
 
     @property
+    def waiting(self) -> tuple[DirectAddress, ...]:
+        """The recipients of a received message on whom nothing is decided yet."""
+        return tuple(r.address for r in self.recipients if r.state == State.QUEUED.value)
+
+    @property
     def addresses(self) -> tuple[DirectAddress, ...]:
         """The recipients' addresses."""
         return tuple(recipient.address for recipient in self.recipients)
@@ -214,7 +219,10 @@ def take_in(
     kind: Kind | None = None,
     parent: UUID | None = None,
 ) -> None:
-    """Record an accepted message; recipients that do not trust it do not get it (AS-074)."""
+    """Record an accepted message; recipients that do not trust it do not get it (AS-074).
+
+    Recipients without a decision wait for the next try, which finds `content` recorded.
+    """
     facts = opened.facts
     messages.set_outcome(
         connection,
@@ -222,7 +230,7 @@ def take_in(
         state=MessageState.FINISHED,
         now=now,
         evidence=evidence_of(opened, judgement),
-        content=content,
+        content=content if task.message.content_key is None else None,
         kind=kind,
         author=facts.author,
         message_id_header=_stored(facts.message_id),
@@ -268,8 +276,11 @@ def refuse(
     opened: Opened | None = None,
     judgement: Judgement | None = None,
 ) -> None:
-    """Keep a received message as evidence, with its reason and without an answer (AS-077)."""
-    for address in task.addresses:
+    """Keep a received message as evidence, with its reason and without an answer (AS-077).
+
+    Recipients that have it already, from an earlier try, keep it.
+    """
+    for address in task.waiting:
         messages.set_recipient(
             connection,
             task.message.id,
@@ -279,17 +290,18 @@ def refuse(
             reason=error.reason,
             detail=error.detail,
         )
-    messages.set_outcome(
-        connection,
-        task.message.id,
-        state=MessageState.REFUSED,
-        now=now,
-        reason=error.reason,
-        detail=error.detail,
-        author=opened.facts.author if opened else None,
-        message_id_header=_stored(opened.facts.message_id) if opened else None,
-        evidence=evidence_of(opened, judgement) if opened else None,
-    )
+    if task.message.content_key is None:
+        messages.set_outcome(
+            connection,
+            task.message.id,
+            state=MessageState.REFUSED,
+            now=now,
+            reason=error.reason,
+            detail=error.detail,
+            author=opened.facts.author if opened else None,
+            message_id_header=_stored(opened.facts.message_id) if opened else None,
+            evidence=evidence_of(opened, judgement) if opened else None,
+        )
     audit.record(
         connection,
         now=now,

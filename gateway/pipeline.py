@@ -20,11 +20,11 @@ from typing import BinaryIO, Final
 from sqlalchemy import Connection
 
 from certs.address import DirectAddress
-from certs.errors import DirectError
+from certs.errors import DirectError, Reason
 from certs.identity import Identity
 from certs.policy import CertificatePolicy, loosest
 from certs.ports import Clock, Database
-from gateway import progress
+from gateway import progress, spool
 from gateway.inbox import Arrival, Inbox, store, trust_shown
 from gateway.judgement import (
     Judgement,
@@ -57,7 +57,7 @@ from gateway.queue import Job
 from gateway.scratch import scratch
 from gateway.sealer import Sealer
 from gateway.trust import Trust
-from gateway.worker import Done, Result, Retry
+from gateway.worker import Done, Record, Result, Retry
 from trust_bundles.decision import Decision
 
 __all__ = ["Pipeline"]
@@ -144,6 +144,8 @@ class Pipeline:
         """Open one message from the backbone; deliver it to those of its recipients who trust."""
         now = self._clock()
         task = await self._database.read(lambda c: load(c, job))  # (io)
+        if not task.waiting:
+            return Done()
         envelope = Envelope(task.message.envelope_sender, task.addresses)
         identities = await self._keys.decrypting(task.addresses)  # (io)
         opened: Opened | None = None
@@ -151,15 +153,18 @@ class Pipeline:
         with scratch() as inner:
             try:
                 must_go_on(job)
-                policies = await self._trust.policies(task.addresses)  # (io)
+                policies = await self._trust.policies(task.waiting)  # (io)
                 opened = await self._open(task, inner, identities, policies)  # (io)
                 refusals = check_for_each(opened, envelope, policies)
                 believed = await self._trust.signer(signer_evidence(opened), policies, now)  # (io)
                 judgement = believed.without(refusals)
                 judgement.require_one()
-                if is_notice(opened.facts):
-                    return await self._notice(task, opened, judgement, inner, now)  # (io)
-                return await self._delivery(task, opened, judgement, inner, now)  # (io)
+                take = self._notice if is_notice(opened.facts) else self._delivery
+                due = self._retry_at(job.attempts, task.message.received_at, now)
+                if due is None or not judgement.unsettled:
+                    return Done(await take(task, opened, judgement, inner, now))  # (io)
+                record = await take(task, opened, judgement.settled, inner, now)  # (io)
+                return _for_the_others(judgement, due, record)
             except DirectError as error:
                 return self._refused(job, task, error, now, opened, judgement)
 
@@ -178,10 +183,10 @@ class Pipeline:
 
     async def _delivery(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
-    ) -> Result:
+    ) -> Record:
         """Hand the inner message to the recipients that trust it; answer with MDNs (AS-076)."""
         facts, message = opened.facts, task.message
-        content = await self._keep(inner)  # (io)
+        content = await self._keep(task, inner)  # (io)
         entries = []
         for mailbox in judgement.accepted:
             trust = trust_shown(opened, judgement, mailbox, now)
@@ -201,14 +206,14 @@ class Pipeline:
             for answer in answers:
                 send(connection, answer, now)
 
-        return Done(record)
+        return record
 
     async def _notice(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
-    ) -> Result:
+    ) -> Record:
         """Learn from a trusted MDN or DSN; it is never answered (AS-079, AS-091)."""
         notice = await asyncio.to_thread(read_notice, inner, opened.facts)
-        content = await self._keep(inner)  # (io)
+        content = await self._keep(task, inner)  # (io)
 
         def record(connection: Connection) -> None:
             parent, _ = learn(connection, notice, judgement.accepted, now=now)
@@ -223,10 +228,13 @@ class Pipeline:
                 parent=parent,
             )
 
-        return Done(record)
+        return record
 
-    async def _keep(self, inner: BinaryIO) -> StoredBody:
-        """Make the judged message durable, as it is."""
+    async def _keep(self, task: Task, inner: BinaryIO) -> StoredBody:
+        """Make the judged message durable, as it is, unless an earlier try has."""
+        key = task.message.content_key
+        if key is not None:
+            return await self._database.read(lambda c: spool.stored(c, key))
         sink = self._bodies.sink()
         try:
             inner.seek(0)
@@ -255,3 +263,9 @@ class Pipeline:
             refuse(connection, task, error, now=now, opened=opened, judgement=judgement)
 
         return Done(record)
+
+
+def _for_the_others(judgement: Judgement, due: datetime, record: Record) -> Retry:
+    """Return the retry for recipients who cannot decide now; `record` is of those who have."""
+    decision = next(iter(judgement.unsettled.values()))
+    return Retry(due, decision.reason or Reason.REVOCATION_UNKNOWN, decision.detail or "", record)

@@ -25,7 +25,7 @@ from certs.ports import Clock, Database
 from gateway.ports import StoredBody
 from gateway.tables import body
 
-__all__ = ["INLINE_OCTETS", "SpoolBodies", "SpoolSink", "forget", "record"]
+__all__ = ["INLINE_OCTETS", "SpoolBodies", "SpoolSink", "forget", "record", "stored"]
 
 # Above this size a row costs more than a file, and holds SQLite's one writer for too long.
 INLINE_OCTETS: Final = 256 * 1024
@@ -197,6 +197,18 @@ def record(connection: sa.Connection, stored: StoredBody, now: datetime) -> None
     )
 
 
+def stored(connection: sa.Connection, key: str) -> StoredBody:
+    """Return what is recorded of a body, without its octets.
+
+    Raises:
+        DirectError: RESOURCE_NOT_FOUND; there is no such body.
+    """
+    row = connection.execute(_DESCRIBE, {"the_key": key}).first()
+    if row is None:
+        raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no body {key}")
+    return StoredBody(key, row.size, row.sha256, None)
+
+
 def forget(connection: sa.Connection, keys: Sequence[str]) -> None:
     """Delete the rows of bodies that nothing names any more; `sweep` removes their files."""
     connection.execute(body.delete().where(body.c.key.in_(keys)))
@@ -216,3 +228,6 @@ def _failed(verb: str, error: OSError) -> DirectError:
 
 _RECORD: Final = body.insert()
 _FIND: Final = sa.select(body.c.inline).where(body.c.key == sa.bindparam("the_key"))
+_DESCRIBE: Final = sa.select(body.c.size, body.c.sha256).where(
+    body.c.key == sa.bindparam("the_key")
+)

@@ -27,7 +27,7 @@ from gateway import queue
 from gateway.destinations import Destinations, Rooms
 from gateway.queue import Job, LeaseLostError
 
-__all__ = ["Done", "Failed", "Handler", "Result", "Retry", "Worker"]
+__all__ = ["Done", "Failed", "Handler", "Record", "Result", "Retry", "Worker"]
 
 T = TypeVar("T")
 Record: TypeAlias = Callable[[Connection], object]

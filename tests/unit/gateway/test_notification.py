@@ -143,6 +143,24 @@ async def test_failure_report_by_another_domain_changes_nothing(agent: Agent) ->
     assert await agent.states(message) == {CHEN: "relayed"}
 
 
+@pytest.mark.parametrize(
+    ("speaker", "states"),
+    [
+        pytest.param("postmaster", ["failed", "failed"], id="postmaster"),
+        pytest.param("MAILER-DAEMON", ["failed", "failed"], id="mail-system"),
+        pytest.param("dr.chen", ["failed", "relayed"], id="recipient-itself"),
+        pytest.param("dr.who", ["relayed", "relayed"], id="colleague"),
+        pytest.param("postmaster.dr.who", ["relayed", "relayed"], id="nearly-postmaster"),
+    ],
+)
+async def test_failure_report_counts_from_the_mail_system_or_the_recipient(
+    agent: Agent, speaker: str, states: list[str]
+) -> None:
+    message = await relayed(agent, CHEN, NURSE)
+    await agent.dsn(ABOUT, CHEN, NURSE, speaker=DirectAddress(speaker, CHEN.domain))
+    assert list((await agent.states(message)).values()) == states
+
+
 async def test_notice_about_an_unknown_message_is_kept_and_changes_nothing(agent: Agent) -> None:
     message = await relayed(agent, CHEN)
     notice = await agent.mdn(Disposition.PROCESSED, "<other@hillside.example>")

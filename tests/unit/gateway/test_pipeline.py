@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 
 from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
@@ -12,7 +14,7 @@ from certs.evidence import Level
 from certs.issue import Locations
 from certs.issuers import sha256_of
 from certs.policy import CertificatePolicy, Profile, RevocationMode
-from gateway import queue_control
+from gateway import domains, queue_control
 from gateway.database import SqlDatabase
 from gateway.header import parse_header
 from gateway.mdn import Disposition
@@ -37,9 +39,11 @@ from tests.helpers.agent import (
 )
 from tests.helpers.pki import NOW, Ca
 from trust_bundles import store
+from trust_bundles.policies import remove_policy, set_policy
 from trust_bundles.policy import Direction as Way
 
 STRANGER = Ca.create("Stranger CA")
+LAB = parse_address("lab@clinic.hillside.example")
 ABOUT = "<7@lakeview.example>"
 
 
@@ -487,6 +491,64 @@ async def test_unlearnt_revocation_is_waited_for_and_refused_in_the_end(
         await agent.run("incoming")
         found = await agent.message(message)
         assert (found.state, found.reason) == (MessageState.REFUSED, Reason.REVOCATION_UNKNOWN)
+
+
+async def half_judged(agent: Agent) -> UUID:
+    """Rivera's domain wants to know of revocation and cannot; the lab's trusts all the same."""
+    hard_fail = 'revocation = "hard-fail"'
+    agent.keys.held[LAB] = identity(LAB)
+
+    def set_up(connection: sa.Connection) -> None:
+        set_policy(connection, RIVERA.domain, hard_fail, actor="test", now=NOW)
+        domains.add_domain(connection, LAB.domain, NOW)
+        domains.add_address(connection, LAB, NOW)
+        store.add_anchor(
+            connection,
+            certificate=peer_ca().certificate,
+            domain_or_address=LAB.domain,
+            directions=frozenset(Way),
+            now=NOW,
+        )
+
+    await agent.database.write(set_up)
+    signer = peer_ca().issue(
+        address=str(CHEN), locations=Locations(crls=("http://crl.lakeview.example/1",))
+    )
+    message = await agent.receive(incoming(RIVERA, LAB), RIVERA, LAB, signer=signer)
+    [(_, result)] = await agent.run("incoming")
+    assert isinstance(result, Retry)
+    assert result.reason is Reason.REVOCATION_UNKNOWN
+    return message
+
+
+async def test_recipient_who_cannot_decide_yet_holds_up_no_other(agent: Agent) -> None:
+    message = await half_judged(agent)
+    assert await agent.states(message) == {RIVERA: "queued", LAB: "dispatched"}
+    assert set(await agent.inbox(message)) == {LAB.key}
+    assert [m.author for m in await agent.listed(Direction.OUTGOING)] == [LAB]
+    before = await agent.message(message)
+
+    await agent.database.write(lambda c: remove_policy(c, RIVERA.domain))
+    agent.clock.now += timedelta(minutes=10)
+    await agent.run("incoming")
+    assert await agent.states(message) == {RIVERA: "dispatched", LAB: "dispatched"}
+    assert set(await agent.inbox(message)) == {RIVERA.key, LAB.key}
+    assert [m.author for m in await agent.listed(Direction.OUTGOING)] == [LAB, RIVERA]
+    after = await agent.message(message)
+    assert (after.state, after.content_key) == (MessageState.FINISHED, before.content_key)
+
+
+async def test_recipient_who_never_can_decide_is_refused_and_the_others_keep_theirs(
+    agent: Agent,
+) -> None:
+    message = await half_judged(agent)
+    agent.clock.now += DAY
+    await agent.run("incoming")
+    assert await agent.states(message) == {RIVERA: "refused", LAB: "dispatched"}
+    assert (await agent.rows(message))[RIVERA].reason is Reason.REVOCATION_UNKNOWN
+    found = await agent.message(message)
+    assert (found.state, found.reason) == (MessageState.FINISHED, None)
+    assert [m.author for m in await agent.listed(Direction.OUTGOING)] == [LAB]
 
 
 async def test_administrator_gives_up_a_message_that_cannot_be_judged(
