@@ -30,10 +30,11 @@ from gateway.metrics import Metrics
 from gateway.mx import MxResolver
 from gateway.notices import Notices
 from gateway.pipeline import Pipeline
-from gateway.policies import default_policy
 from gateway.places import StoredPlaces, mail_server
+from gateway.policies import default_policy
 from gateway.ports import Directory
 from gateway.preflight import Preflight
+from gateway.revocation_watch import RevocationWatch
 from gateway.sealer import Sealer
 from gateway.smtp_out import SmtpSender
 from gateway.spool import SpoolBodies
@@ -86,7 +87,11 @@ async def make_agent(
     await stack.enter_async_context(in_background(keep_up(finder, database, utc_now)))
     directory = metrics.directory(finder)
     trust = Trust(
-        database=database, completion=finder, policy=default_policy(config.trust), cache=VerdictCache()
+        database=database,
+        completion=finder,
+        policy=default_policy(config.trust),
+        cache=VerdictCache(),
+        watch=RevocationWatch(metrics.revocation_not_learnt),
     )
     transmission = Transmission(
         database=database,

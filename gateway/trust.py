@@ -10,7 +10,7 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -19,9 +19,10 @@ from certs.evidence import Evidence
 from certs.policy import CertificatePolicy, loosest
 from certs.ports import Database
 from gateway.judgement import Judgement, judge
+from gateway.policies import DomainPolicies
+from gateway.revocation_watch import RevocationWatch
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, decide
-from trust_bundles.policies import Policies
 from trust_bundles.policy import Direction, Purpose
 from trust_bundles.sets import AnchorSets
 from trust_bundles.verdicts import VerdictCache
@@ -43,6 +44,7 @@ class Trust:
     """Makes the trust decisions of the domains this HISP serves.
 
     Anchors, bundles and policies are looked up for every message: a change is in force at once.
+    `watch` hears of decisions made without an answer about revocation.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Trust:
         completion: Completion,
         policy: CertificatePolicy,
         cache: VerdictCache,
+        watch: RevocationWatch | None = None,
     ) -> None:
         self._database = database
         self._completion = completion
-        self._policies = Policies(policy)
+        self._policies = DomainPolicies(policy)
         self._cache = cache
+        self._watch = watch
         self._sets = AnchorSets()
 
     async def recipients(
@@ -75,7 +79,10 @@ class Trust:
                 for evidence in found
             )
         )
-        return await asyncio.to_thread(self._encrypt, complete, anchors, policy, now)
+        decisions = await asyncio.to_thread(self._encrypt, complete, anchors, policy, now)
+        for evidence, decision in zip(complete, decisions, strict=True):
+            self._tell(evidence, [decision], now)
+        return decisions
 
     def _encrypt(
         self, found: Sequence[Evidence], anchors: Anchors, policy: CertificatePolicy, now: datetime
@@ -113,6 +120,12 @@ class Trust:
         )
         together, policy = self._sets.merged(anchors.values()), loosest(policies.values())
         complete = await self._completion.complete(evidence, together, now=now, policy=policy)
-        return await asyncio.to_thread(
+        judgement = await asyncio.to_thread(
             judge, complete, anchors, now=now, policies=policies, cache=self._cache
         )
+        self._tell(complete, judgement.decisions.values(), now)
+        return judgement
+
+    def _tell(self, evidence: Evidence, decisions: Iterable[Decision], now: datetime) -> None:
+        if self._watch is not None:
+            self._watch.seen(evidence, decisions, now)
