@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]  # ships no types
@@ -47,7 +48,7 @@ from certs.issuers import IssuerIndex, readable, same_authority, signed_by
 from certs.policy import CertificatePolicy
 from certs.profile import extensions_of, valid_at
 
-__all__ = ["Initial", "Path", "find_path"]
+__all__ = ["Attempt", "Initial", "Path", "attempts", "find_path"]
 
 # What a search may cost at most, whatever a message carries (T-43, design decision 3).
 CANDIDATES: Final = 20  # intermediates considered
@@ -73,6 +74,14 @@ class Path:
 
     certificates: tuple[x509.Certificate, ...]
     anchor: x509.Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A path that was put to the validator; `failure` None: it is valid."""
+
+    path: Path
+    failure: DirectError | None = None
 
 
 def find_path(
@@ -103,19 +112,36 @@ def find_path(
     if leaf in trusted:
         return Path((leaf,), leaf)
 
-    demanded = initial or _initial(policy)
     failure = DirectError(Reason.NOT_TRUSTED, "no path to an anchor")
-    search = _Search(trusted, IssuerIndex(intermediates[:CANDIDATES]))
-    for attempt, path in enumerate(search.paths((leaf,))):
-        if attempt == ATTEMPTS:
-            break
+    for attempt in attempts(leaf, intermediates, trusted, now=now, policy=policy, initial=initial):
+        if attempt.failure is None:
+            return attempt.path
+        failure = attempt.failure
+    raise failure
+
+
+def attempts(
+    leaf: x509.Certificate,
+    intermediates: Sequence[x509.Certificate],
+    anchors: IssuerIndex,
+    *,
+    now: datetime,
+    policy: CertificatePolicy,
+    initial: Initial | None = None,
+) -> Iterator[Attempt]:
+    """Yield each path from `leaf` to an anchor, and whether it is valid, as `find_path` tries them.
+
+    Only chains of true signatures are paths; no more than the bounds of the search allow.
+    """
+    demanded = initial or _initial(policy)
+    search = _Search(anchors, IssuerIndex(intermediates[:CANDIDATES]))
+    for path in islice(search.paths((leaf,)), ATTEMPTS):
         try:
             _validate(path, now, policy, demanded)
         except DirectError as error:
-            failure = error
+            yield Attempt(path, error)
         else:
-            return path
-    raise failure
+            yield Attempt(path)
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from trust_bundles.fetch import BundleClient
 from trust_bundles.refresh import Outcome, Refresher, Told
 from trust_bundles.status import Status
 
-__all__ = ["keep_bundles_fresh", "open_refresher"]
+__all__ = ["AT_ONCE", "keep_bundles_fresh", "open_refresher"]
 
 POLL_S: Final = 5.0
 AT_ONCE: Final = 8

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 from urllib.parse import urljoin
 
@@ -29,6 +30,8 @@ __all__ = ["BundleClient", "Fetched", "Validators"]
 DEADLINE_S: Final = 60.0  # for everything, however slowly the octets come
 CONNECT_S: Final = 10.0
 REDIRECTS: Final = 3
+CONTEXTS: Final = 64  # kept
+CONTEXT_S: Final = 600.0
 VALIDATOR_CHARACTERS: Final = 256
 _NOT_FOUND: Final = frozenset({httpx.codes.NOT_FOUND, httpx.codes.GONE})
 _ACCEPT: Final = "application/x-pkcs7-certificates, application/pkcs7-mime, */*;q=0.1"
@@ -62,6 +65,7 @@ class BundleClient:
     def __init__(self, *, resolver: Resolver, deadline_s: float = DEADLINE_S) -> None:
         self._resolver = resolver
         self._deadline_s = deadline_s
+        self._contexts: dict[str | None, tuple[ssl.SSLContext, float]] = {}
 
     async def fetch(self, url: str, known: Validators, tls_ca: str | None) -> Fetched:
         """Return what is at `url` now, or that it is what `known` names.
@@ -70,7 +74,7 @@ class BundleClient:
             BundleError: NOT_FOUND, DOWNLOAD_TIMEOUT, TLS_FAILED, UNREACHABLE, TOO_BIG.
         """
         try:
-            context = await asyncio.to_thread(ssl.create_default_context, cadata=tls_ca)
+            context = await asyncio.to_thread(self._context, tls_ca)
             async with asyncio.timeout(self._deadline_s):
                 # Nothing is shared between bundles: neither connections nor cookies.
                 async with httpx.AsyncClient(
@@ -83,6 +87,17 @@ class BundleClient:
             raise BundleError(Status.DOWNLOAD_TIMEOUT, "no answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             raise _failed(error) from None
+
+    def _context(self, tls_ca: str | None) -> ssl.SSLContext:
+        # To load the web's CAs takes 20 ms; they change with the system's updates.
+        context, made_s = self._contexts.get(tls_ca, (None, 0.0))
+        if context is None or monotonic() - made_s > CONTEXT_S:
+            context = ssl.create_default_context(cadata=tls_ca)
+            self._contexts = {
+                **(self._contexts if len(self._contexts) < CONTEXTS else {}),
+                tls_ca: (context, monotonic()),
+            }
+        return context
 
     async def _follow(self, client: httpx.AsyncClient, url: str, known: Validators) -> Fetched:
         named = httpx.URL(url).host

@@ -37,14 +37,15 @@ class StoredPolicy:
 
 
 class Policies:
-    """The policies in use. `default` is for a domain that has none of its own."""
+    """The policies in use, each text read once."""
 
-    def __init__(self, default: CertificatePolicy) -> None:
-        self.default = default
-        self._read: dict[str, CertificatePolicy] = {}
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, CertificatePolicy], CertificatePolicy] = {}
 
-    def policy_for(self, connection: sa.Connection, domain: str) -> CertificatePolicy:
-        """Return what `domain` demands now.
+    def policy_for(
+        self, connection: sa.Connection, domain: str, default: CertificatePolicy
+    ) -> CertificatePolicy:
+        """Return what `domain` demands now; what its policy does not say is as in `default`.
 
         Raises:
             DirectError: CONFIGURATION_INVALID; what is stored cannot be read, so nothing is
@@ -52,12 +53,13 @@ class Policies:
         """
         text = text_of(connection, domain)
         if text is None:
-            return self.default
-        if text not in self._read:
+            return default
+        key = (text, default)
+        if key not in self._read:
             if len(self._read) >= KEPT:
                 self._read.clear()
-            self._read[text] = read_policy(text, self.default)
-        return self._read[text]
+            self._read[key] = read_policy(text, default)
+        return self._read[key]
 
 
 def text_of(connection: sa.Connection, domain: str) -> str | None:

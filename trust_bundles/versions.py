@@ -33,6 +33,7 @@ __all__ = [
     "anchors_in_force",
     "approve",
     "content_of",
+    "counts_in_force",
     "history",
     "install",
     "known_version",
@@ -206,6 +207,13 @@ def anchors_in_force(connection: sa.Connection, name: str) -> tuple[x509.Certifi
     query = sa.select(bundle_anchor.c.certificate).where(bundle_anchor.c.bundle == name)
     ders = connection.execute(query.order_by(bundle_anchor.c.sha256)).scalars()
     return tuple(x509.load_der_x509_certificate(der) for der in ders)
+
+
+def counts_in_force(connection: sa.Connection) -> Mapping[str, int]:
+    """Return how many anchors each bundle has in force; a bundle without any is not named."""
+    count = sa.func.count().label("anchors")
+    query = sa.select(bundle_anchor.c.bundle, count).group_by(bundle_anchor.c.bundle)
+    return {row.bundle: row.anchors for row in connection.execute(query)}
 
 
 def _no_older(
