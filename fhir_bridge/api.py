@@ -1,7 +1,6 @@
-"""The FHIR API: routes to handlers, and every error to an OperationOutcome.
+"""The FHIR API: put together from its parts; every error becomes an OperationOutcome.
 
-Talks HTTP. What a resource type can do is in `registry.TYPES`; a route that asks for more is
-refused here, and the CapabilityStatement reads the same table.
+Talks HTTP. `routes` says what is served where.
 
 Standards:
     FHIR    R4 http.html
@@ -9,49 +8,44 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
-from fhir_bridge.auth import caller
+from fhir_bridge.access import AccessLog, Trail
+from fhir_bridge.audit_api import AuditApi
 from fhir_bridge.binary_api import BinaryApi
+from fhir_bridge.browsers import cross_origin
 from fhir_bridge.bundle_api import BundleApi
-from fhir_bridge.capability import capability_statement
-from fhir_bridge.clients import Client
-from fhir_bridge.definitions import TYPES
-from fhir_bridge.exchange import error_response, resource_response
-from fhir_bridge.operation_definitions import (
-    OPERATIONS,
-    Operation,
-    operation_definition,
-    operations_of,
-)
+from fhir_bridge.exchange import error_response
+from fhir_bridge.gate import Gate
 from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Deliveries, Outbox, Preflight
-from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import ResourceApi, not_found
+from fhir_bridge.rates import Rates
+from fhir_bridge.resource_api import ResourceApi
+from fhir_bridge.routes import BASE_PATH, Routes
 from fhir_bridge.search_api import SearchApi
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.sockets import SOCKET_PATH, Sockets
 from fhir_bridge.subscription_api import SubscriptionApi
 from fhir_bridge.terms import DEFAULT_CANONICAL, Terms
+from fhir_bridge.token_api import TokenApi
 from fhir_bridge.writing import Writer
 
-__all__ = ["BASE_PATH", "create_app"]
+__all__ = ["create_app"]
 
-BASE_PATH: Final = "/fhir/R4"
 RESOURCE_OCTETS: Final = 40 * 1024 * 1024  # a 25 MB attachment in base64, and room
 BINARY_OCTETS: Final = 50 * 1024 * 1024
+REQUESTS_PER_MINUTE: Final = 6000
 
 
 def create_app(
@@ -65,6 +59,10 @@ def create_app(
     preflight: Preflight | None = None,
     hook_hosts: Collection[str] = (),
     deliveries: Deliveries | None = None,
+    trail: Trail | None = None,
+    log: AccessLog | None = None,
+    requests_per_minute: int = REQUESTS_PER_MINUTE,
+    origins: Collection[str] = (),
     canonical: str = DEFAULT_CANONICAL,
     software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
@@ -75,234 +73,120 @@ def create_app(
     `software` is our version, for the CapabilityStatement. `decision_wait_s`: how long a create
     that sends waits for the decision on each recipient. `hook_hosts`: where subscriptions may
     send (see `endpoints.endpoint_of`); nowhere by default. `deliveries` runs the `Notifier`'s.
+    `log` records each access, and `trail` is what administrators read. `origins` are the web
+    pages that may call from a browser, as https://app.example.
     """
-    terms = Terms(canonical)
-    dispatcher = Dispatcher(
-        database=database,
-        bodies=bodies,
-        outbox=outbox,
-        clock=clock,
-        base_url=base_url,
-        terms=terms,
-    )
-    writer = Writer(
-        database=database,
-        bodies=bodies,
-        outbox=outbox,
-        dispatcher=dispatcher,
-        clock=clock,
-        decision_wait_s=decision_wait_s,
-        terms=terms,
-        hook_hosts=hook_hosts,
-    )
-    api = _make_api(
-        database=database,
-        bodies=bodies,
-        writer=writer,
-        dispatcher=dispatcher,
-        preflight=preflight,
-        deliveries=deliveries,
+    shared = _Shared(database, bodies, outbox, clock, base_url, Terms(canonical))
+    dispatcher = shared.dispatcher()
+    writer = shared.writer(dispatcher, decision_wait_s, hook_hosts)
+    binaries = shared.binaries(binary_octets)
+    routes = Routes(
+        gate=Gate(database=database, clock=clock, rates=Rates(requests_per_minute), log=log),
+        tokens=TokenApi(database=database, clock=clock, base_url=base_url, base_path=BASE_PATH),
+        audit=AuditApi(trail=trail, base_url=base_url, terms=shared.terms) if trail else None,
         clock=clock,
         base_url=base_url,
         software=software,
-        resource_octets=resource_octets,
-        binary_octets=binary_octets,
-        terms=terms,
-    )
-    sockets = Sockets(database=database, clock=clock, base_url=base_url)
-    return Starlette(
-        routes=[*api.routes(), WebSocketRoute(SOCKET_PATH, sockets.serve)],
-        exception_handlers=dict.fromkeys((DirectError, HTTPException, Exception), _failed),
-    )
-
-
-def _make_api(
-    *,
-    database: Database,
-    bodies: Bodies,
-    writer: Writer,
-    dispatcher: Dispatcher,
-    preflight: Preflight | None,
-    deliveries: Deliveries | None,
-    clock: Clock,
-    base_url: str,
-    software: str,
-    resource_octets: int,
-    binary_octets: int,
-    terms: Terms,
-) -> _Api:
-    binaries = BinaryApi(
-        database=database,
-        bodies=bodies,
-        clock=clock,
-        base_url=base_url,
-        limit_octets=binary_octets,
-    )
-    return _Api(
-        database=database,
-        clock=clock,
-        base_url=base_url,
-        software=software,
-        terms=terms,
+        terms=shared.terms,
         resources=ResourceApi(
             database=database, writer=writer, base_url=base_url, limit_octets=resource_octets
         ),
         binaries=binaries,
-        operations=OperationApi(
-            database=database,
+        operations=shared.operations(
+            writer, dispatcher, binaries, preflight, deliveries, resource_octets
+        ),
+        bundles=shared.bundles(writer, resource_octets),
+        searches=SearchApi(database=database, clock=clock, base_url=base_url),
+    )
+    sockets = Sockets(database=database, clock=clock, base_url=base_url)
+    return Starlette(
+        routes=[*routes.all(), WebSocketRoute(SOCKET_PATH, sockets.serve)],
+        middleware=cross_origin(origins),
+        exception_handlers=dict.fromkeys((DirectError, HTTPException, Exception), _failed),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What every part of the application is handed, and the parts that are made of it."""
+
+    database: Database
+    bodies: Bodies
+    outbox: Outbox
+    clock: Clock
+    base_url: str
+    terms: Terms
+
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            database=self.database,
+            bodies=self.bodies,
+            outbox=self.outbox,
+            clock=self.clock,
+            base_url=self.base_url,
+            terms=self.terms,
+        )
+
+    def writer(
+        self, dispatcher: Dispatcher, decision_wait_s: float, hook_hosts: Collection[str]
+    ) -> Writer:
+        return Writer(
+            database=self.database,
+            bodies=self.bodies,
+            outbox=self.outbox,
+            dispatcher=dispatcher,
+            clock=self.clock,
+            decision_wait_s=decision_wait_s,
+            terms=self.terms,
+            hook_hosts=hook_hosts,
+        )
+
+    def binaries(self, limit_octets: int) -> BinaryApi:
+        return BinaryApi(
+            database=self.database,
+            bodies=self.bodies,
+            clock=self.clock,
+            base_url=self.base_url,
+            limit_octets=limit_octets,
+        )
+
+    def bundles(self, writer: Writer, limit_octets: int) -> BundleApi:
+        return BundleApi(
+            database=self.database,
+            writer=writer,
+            clock=self.clock,
+            base_path=BASE_PATH,
+            base_url=self.base_url,
+            limit_octets=limit_octets,
+        )
+
+    def operations(
+        self,
+        writer: Writer,
+        dispatcher: Dispatcher,
+        binaries: BinaryApi,
+        preflight: Preflight | None,
+        deliveries: Deliveries | None,
+        limit_octets: int,
+    ) -> OperationApi:
+        return OperationApi(
+            database=self.database,
             writer=writer,
             dispatcher=dispatcher,
             preflight=preflight,
             binaries=binaries,
             subscriptions=SubscriptionApi(
-                database=database,
-                clock=clock,
-                base_url=base_url,
-                terms=terms,
+                database=self.database,
+                clock=self.clock,
+                base_url=self.base_url,
+                terms=self.terms,
                 deliveries=deliveries,
             ),
-            clock=clock,
-            base_url=base_url,
-            limit_octets=resource_octets,
-            terms=terms,
-        ),
-        bundles=BundleApi(
-            database=database,
-            writer=writer,
-            clock=clock,
-            base_path=BASE_PATH,
-            base_url=base_url,
-            limit_octets=resource_octets,
-        ),
-        searches=SearchApi(database=database, clock=clock, base_url=base_url),
-    )
-
-
-_Handler = Callable[[Request, ResourceType, Client], Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Api:
-    database: Database
-    clock: Clock
-    base_url: str
-    software: str
-    terms: Terms
-    resources: ResourceApi
-    binaries: BinaryApi
-    operations: OperationApi
-    bundles: BundleApi
-    searches: SearchApi
-
-    def routes(self) -> list[Route]:
-        """Return the routes. FHIR's paths are generic: the type is a part of them."""
-        every, one = f"{BASE_PATH}/{{type}}", f"{BASE_PATH}/{{type}}/{{id}}"
-        resources, search = self.resources, self.searches.search
-        return [
-            *self.operation_routes(),
-            Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
-            Route(BASE_PATH, self.bundle, methods=["POST"]),
-            Route(f"{BASE_PATH}/", self.bundle, methods=["POST"]),
-            Route(f"{BASE_PATH}/_history", self.system_history, methods=["GET"]),
-            self.route(every, "GET", "search-type", search),
-            self.route(f"{every}/_search", "POST", "search-type", search),
-            self.route(f"{every}/_history", "GET", "history-type", resources.history),
-            self.route(every, "POST", "create", self.create),
-            self.route(every, "PUT", "update", resources.update),
-            self.route(one, "GET", "read", self.read),
-            self.route(one, "PUT", "update", resources.update),
-            self.route(one, "PATCH", "patch", resources.patch),
-            self.route(one, "DELETE", "delete", self.delete),
-            self.route(f"{one}/_history", "GET", "history-instance", resources.history),
-            self.route(f"{BASE_PATH}/Patient/{{patient}}/{{type}}", "GET", "search-type", search),
-            self.route(f"{one}/_history/{{version}}", "GET", "vread", resources.vread),
-        ]
-
-    def operation_routes(self) -> list[Route]:
-        """Return the routes of the operations, and that of their definitions."""
-        definition = f"{BASE_PATH}/OperationDefinition/{{name}}"
-        routes = [Route(definition, self.operation_definition, methods=["GET"])]
-        for operation in OPERATIONS:
-            for kind in [k for k in TYPES.values() if operation in operations_of(k)]:
-                handler = partial(self.operations.call, operation)
-                if operation.on_type:
-                    path = f"{BASE_PATH}/{kind.name}/${operation.name}"
-                    routes.append(self.operation_route(path, operation, kind, handler))
-                if operation.on_instance:
-                    path = f"{BASE_PATH}/{kind.name}/{{id}}/${operation.name}"
-                    routes.append(self.operation_route(path, operation, kind, handler))
-        return routes
-
-    def operation_route(
-        self, path: str, operation: Operation, kind: ResourceType, handler: _Handler
-    ) -> Route:
-        """Return the route of an operation on one type."""
-
-        async def endpoint(request: Request) -> Response:
-            return await handler(request, kind, await caller(request, self.database, self.clock()))
-
-        return Route(path, endpoint, methods=[operation.method])
-
-    async def operation_definition(self, request: Request) -> Response:
-        """Publish the definition of an operation; to anybody."""
-        for operation in OPERATIONS:
-            if operation.name == request.path_params["name"]:
-                return resource_response(operation_definition(operation, self.terms))
-        raise not_found()
-
-    def route(self, path: str, method: str, interaction: str, handler: _Handler) -> Route:
-        """Return a route that first checks who calls and what the type can do."""
-
-        async def endpoint(request: Request) -> Response:
-            client = await caller(request, self.database, self.clock())
-            kind = TYPES.get(request.path_params["type"])
-            if kind is None:
-                issue = Issue("not-supported", "This resource type is not served here.")
-                raise FhirError(Reason.RESOURCE_NOT_FOUND, [issue])
-            if interaction not in kind.interactions:
-                issue = Issue("not-supported", f"{kind.name} has no {interaction} here.")
-                raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=405)
-            return await handler(request, kind, client)
-
-        return Route(path, endpoint, methods=[method])
-
-    async def metadata(self, request: Request) -> Response:
-        """Say what the API can do; to anybody."""
-        return resource_response(
-            capability_statement(
-                base_url=self.base_url,
-                software=self.software,
-                now=self.clock(),
-                terms=self.terms,
-            )
+            clock=self.clock,
+            base_url=self.base_url,
+            limit_octets=limit_octets,
+            terms=self.terms,
         )
-
-    async def bundle(self, request: Request) -> Response:
-        """Take a batch or a transaction."""
-        return await self.bundles.post(request, await caller(request, self.database, self.clock()))
-
-    async def system_history(self, request: Request) -> Response:
-        """Show the versions of everything."""
-        client = await caller(request, self.database, self.clock())
-        return await self.resources.history(request, None, client)
-
-    async def create(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Create a resource; a Binary comes as it is."""
-        if kind.name == "Binary":
-            return await self.binaries.create(request, client)
-        return await self.resources.create(request, kind, client)
-
-    async def read(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Read a resource; a Binary goes as it is."""
-        if kind.name == "Binary":
-            return await self.binaries.read(request, client)
-        return await self.resources.read(request, kind, client)
-
-    async def delete(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        """Delete a resource; a Binary only while nothing refers to it."""
-        if kind.name == "Binary":
-            return await self.binaries.delete(request, client)
-        return await self.resources.delete(request, kind, client)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -48,6 +48,9 @@ _CONDITIONS: Final = {
     "ifModifiedSince": "if-modified-since",
 }
 
+# The scope that each needs (see `scopes`); a batch asks the routes.
+_LETTERS: Final = {"DELETE": "d", "POST": "c", "PUT": "u"}
+
 Work = Callable[[sa.Connection], Written | None]
 
 
@@ -154,6 +157,7 @@ class BundleApi:
         if kind is None or not {"create", "update"} <= set(kind.interactions):
             raise _refused(entry, "not-supported", "This cannot be written in a transaction.")
         resource = with_references(entry.resource, places) if entry.resource else None
+        client.require(kind.name, _LETTERS.get(entry.method, "cruds"))
         try:
             if entry.method == "DELETE" and entry.id:
                 return await self._writer.deletion(kind, entry.id, client, entry.expected)

@@ -38,15 +38,38 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
         "rest": [
             {
                 "mode": "server",
-                "security": {
-                    "description": "A bearer token (RFC 6750) that the administrator issued.",
-                },
+                "security": _security(base_url),
                 "resource": [_resource(kind, terms) for kind in TYPES.values()],
                 "interaction": [
                     {"code": code} for code in ("batch", "transaction", "history-system")
                 ],
             }
         ],
+    }
+
+
+def _security(base_url: str) -> JSON:
+    token_url = f"{base_url.removesuffix('/fhir/R4')}/oauth2/token"
+    return {
+        "extension": [
+            {
+                "url": "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris",
+                "extension": [{"url": "token", "valueUri": token_url}],
+            }
+        ],
+        "cors": True,
+        "service": [
+            {
+                "coding": [
+                    {
+                        "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+                        "code": "SMART-on-FHIR",
+                    }
+                ]
+            }
+        ],
+        "description": "A bearer token (RFC 6750): SMART Backend Services, or one that the "
+        "administrator issued.",
     }
 
 

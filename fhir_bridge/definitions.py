@@ -200,6 +200,13 @@ _TYPES: Final = (
         ),
         of_client=True,
     ),
+    # Not stored here: the gateway's audit trail (`audit_api`).
+    ResourceType(
+        "AuditEvent",
+        ("read", "search-type"),
+        (_string("agent-name"), _token("subtype")),
+        of_client=True,
+    ),
     _shared("Patient", *_PERSON, _date("birthdate", "birthDate")),
     _shared("Practitioner", *_PERSON),
     _shared("RelatedPerson", *_PERSON, _reference("patient", "patient", "Patient")),

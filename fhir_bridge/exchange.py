@@ -54,8 +54,10 @@ async def body_of(
     return await _read(request, limit_octets)
 
 
-async def form_of(request: Request) -> list[tuple[str, str]]:
+async def form_of(request: Request, *, only_body: bool = False) -> list[tuple[str, str]]:
     """Return the parameters of a POSTed search: those of the form, then those of the URL.
+
+    `only_body`: what stands in a URL, and so in logs, is no parameter.
 
     Raises:
         FhirError: 415, not a form; MESSAGE_TOO_BIG.
@@ -66,7 +68,7 @@ async def form_of(request: Request) -> list[tuple[str, str]]:
         raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=415)
     body = await _read(request, FORM_OCTETS_MAX)
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-    return [*pairs, *request.query_params.multi_items()]
+    return pairs if only_body else [*pairs, *request.query_params.multi_items()]
 
 
 def prefers(request: Request, name: str) -> str | None:
@@ -119,7 +121,8 @@ def error_response(error: DirectError) -> Response:
     if status == 401:
         headers["www-authenticate"] = "Bearer"  # RFC9110 11.6.1
     if status in (429, 503):
-        headers["retry-after"] = "30"
+        told = error if isinstance(error, FhirError) else FhirError
+        headers["retry-after"] = str(told.retry_after_s)
     return _json(dump(operation_outcome(issues)), status, headers)
 
 

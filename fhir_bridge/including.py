@@ -8,12 +8,14 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from fhir_bridge.clients import Client
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.search import Include
 from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.tables import fhir_index, fhir_resource
@@ -28,11 +30,12 @@ def included(
     connection: sa.Connection,
     matches: Sequence[Stored],
     includes: Sequence[Include],
-    owners: Collection[str],
+    client: Client,
 ) -> tuple[Stored, ...]:
     """Return every resource that `includes` add to `matches`, each once, at most 1,000.
 
-    What the caller may not see is left out as if it were not there.
+    What the client may not see is left out as if it were not there: what is another mailbox's,
+    and what its scopes do not open to reading.
     """
     seen = {stored.id for stored in matches}
     found: list[Stored] = []
@@ -41,7 +44,7 @@ def included(
         added: list[Stored] = []
         for include in includes:
             if number == 0 or include.iterate:
-                added += _one(connection, latest, include, owners, seen)
+                added += _one(connection, latest, include, client, seen)
         found += added
         latest = added
         if not added or len(found) >= INCLUDED_MAX:
@@ -53,7 +56,7 @@ def _one(
     connection: sa.Connection,
     sources: Sequence[Stored],
     include: Include,
-    owners: Collection[str],
+    client: Client,
     seen: set[UUID],
 ) -> list[Stored]:
     if not include.reverse:
@@ -70,7 +73,8 @@ def _one(
             fhir_index.c.type == include.kind.name,
             fhir_index.c.name.in_([p.name for p in include.parameters]),
             here.in_([stored.id for stored in sources]),
-            fhir_resource.c.owner.in_(owners),
+            fhir_resource.c.owner.in_(client.owners),
+            fhir_resource.c.type.in_([kind for kind in TYPES if client.scopes.allow(kind, "r")]),
             fhir_resource.c.deleted.is_(False),
         )
         .distinct()

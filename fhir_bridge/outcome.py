@@ -42,7 +42,12 @@ class Row:
 
 
 class FhirError(DirectError):
-    """A request cannot be served. `issues` are all that were found, `status` is HTTP's."""
+    """A request cannot be served. `issues` are all that were found, `status` is HTTP's.
+
+    `retry_after_s`: when to try again, in seconds, where that is known.
+    """
+
+    retry_after_s: int = 30
 
     def __init__(self, reason: Reason, issues: Iterable[Issue], status: int | None = None) -> None:
         self.issues = tuple(issues)

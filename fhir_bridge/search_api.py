@@ -24,6 +24,7 @@ from fhir_bridge.including import included
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import identity_of, not_found
 from fhir_bridge.search import Query, parse_query, within_patient
+from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.store import Stored
 from fhir_bridge.terms import JSON
 
@@ -48,11 +49,12 @@ class SearchApi:
             query = within_patient(query, identity_of(request, "patient"))
         if query is None:
             raise not_found()
+        require_searchable(query, client)
         wanted, now = query, self._clock()
 
         def work(connection: sa.Connection) -> tuple[Page, tuple[Stored, ...]]:
             page = find(connection, wanted, client.owners, now)
-            return page, included(connection, page.rows, wanted.includes, client.owners)
+            return page, included(connection, page.rows, wanted.includes, client)
 
         patient = request.path_params.get("patient")
         within = f"Patient/{patient}/" if patient else ""

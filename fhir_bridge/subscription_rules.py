@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from certs.errors import Reason
 from fhir_bridge.clients import Client
 from fhir_bridge.outcome import FhirError, Issue
+from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.store import Stored
-from fhir_bridge.subscriptions import require_served, settled
+from fhir_bridge.subscriptions import criteria_of, require_served, settled
 from fhir_bridge.tables import fhir_resource
 from fhir_bridge.terms import JSON, Terms
 
@@ -39,10 +40,15 @@ def subscribed(
     """Give `resource`, which takes the place of `old`, its status.
 
     Raises:
-        FhirError: RESOURCE_UNSUPPORTED; it will not be served. RESOURCE_CONFLICT; the client has
+        FhirError: RESOURCE_UNSUPPORTED; it will not be served. ACCESS_FORBIDDEN; the client may
+            not search what it is about. RESOURCE_CONFLICT; the client has
             as many as it may have.
     """
     require_served(resource, hosts, terms)
+    # It tells of what a search would find, with content where a payload is asked for.
+    query = criteria_of(resource)
+    require_searchable(query, client)
+    client.require(query.kind.name, "r")
     if old is None:
         _require_room(connection, client)
     given = settled(resource, old.resource() if old else None)

@@ -36,6 +36,7 @@ from fhir_bridge.registry import ResourceType
 from fhir_bridge.requests import communication_of
 from fhir_bridge.resources import check, require_type
 from fhir_bridge.search import Query
+from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.store import Stored
 from fhir_bridge.subscription_rules import subscribed
@@ -230,6 +231,7 @@ class Writer:
             raise FhirError(Reason.RESOURCE_INVALID, [issue], status=412)
         found = await self._database.read(lambda c: self._match(c, query, client))
         if found is None:
+            client.require(kind.name, "c")
             return await self.create(kind, resource, client, condition)
         return await self.update(kind, found.id, {**resource, "id": str(found.id)}, client)
 
@@ -374,6 +376,7 @@ class Writer:
         add_binaries(connection, rows, self._clock())
 
     def _match(self, connection: sa.Connection, query: Query, client: Client) -> Stored | None:
+        require_searchable(query, client)
         rows = find(connection, query, client.owners, self._clock()).rows
         if len(rows) > 1:
             issue = Issue("multiple-matches", "The condition matches more than one resource.")

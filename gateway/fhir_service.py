@@ -10,10 +10,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
+from fhir_bridge.access import AccessLog
 from fhir_bridge.api import create_app
 from fhir_bridge.hooks import Hooks, SystemResolver
 from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
+from gateway.access_trail import AccessTrail
 from gateway.agent import Agent
 from gateway.background import in_background
 from gateway.clock import utc_now
@@ -52,6 +54,8 @@ class FhirService:
             windows=config.windows,
             peers=config.known_peers,
         )
+        self._trail = AccessTrail(database)
+        self._log = AccessLog(self._trail)
         self._notifier = self._make_notifier()
         self._wake_worker: Callable[[], None] = _nobody
 
@@ -76,6 +80,10 @@ class FhirService:
             decision_wait_s=fhir.decision_wait_s,
             hook_hosts=fhir.hook_hosts,
             deliveries=self._jobs,
+            trail=self._trail,
+            log=self._log,
+            requests_per_minute=fhir.requests_per_minute,
+            origins=fhir.origins,
             software=version("direct-gateway"),
         )
         await self._listener.serve(
@@ -88,6 +96,7 @@ class FhirService:
             )
         )
         if self._listener.bound is not None:
+            await self._stack.enter_async_context(in_background(self._log.run()))
             await self._stack.enter_async_context(in_background(self._notifier.run()))
         return self._listener.bound
 
