@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from certs.address import DirectAddress, parse_address, parse_domain
 from certs.errors import DirectError, Reason
+from fhir_bridge.client_control import forget_mailbox
 from gateway import domain_control, domains
 from gateway.address_settings import AddressSettings, Deliver, read_settings, write_settings
 from gateway.cli.asking import confirm
@@ -200,6 +201,7 @@ def remove_address(
     def work(c: Connection, _: Site) -> Change:
         parsed = parse_address(address)
         domain_control.remove_address(c, parsed)
+        forget_mailbox(c, parsed)
         forget_owner(c, str(parsed))
         return Change({"removed": str(parsed)})
 

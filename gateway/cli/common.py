@@ -270,5 +270,7 @@ def text(value: object) -> str:
     """
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    if isinstance(value, list | tuple):
+        return " ".join(text(item) for item in value)
     shown = "" if value is None else str(value)
     return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in shown)
