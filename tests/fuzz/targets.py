@@ -7,6 +7,7 @@ depends on them is only ever inside of the framing.
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from typing import NamedTuple
 from certs.cms import der
 from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
 from certs.cms.ber import Element, Reader, canonical, children, octets
+from certs.cms.compressed import inflated
 from certs.cms.enveloped import Envelope, decrypt
 from certs.cms.signed import SignedData, Signer
 from certs.errors import DirectError
 from certs.policy import CertificatePolicy
 from gateway import dsn, mdn, smime
+from gateway.layers import layers_of
 from gateway.message import facts_of, header_of, outer_header, prepare
 from gateway.multipart import Window
 from gateway.transfer import decoder_for
@@ -28,7 +31,7 @@ from tests.helpers.sealed import MESSAGE, OUTER, identity, seal
 
 __all__ = ["TARGETS", "Target"]
 
-LEGACY = CertificatePolicy(allow_sha1=True, allow_3des=True)
+LEGACY = CertificatePolicy(allow_sha1=True, allow_3des=True, inflated_octets=2_000_000)
 ALICE = identity("p256")
 BOB = identity("p256", "bob")
 RSA_BOB = identity("rsa2048", "bob")
@@ -94,14 +97,31 @@ def enveloped(data: bytes) -> None:
 
 def plaintext(data: bytes) -> None:
     """A message whose envelope is in order, and whose content is `data`."""
-    envelope = Envelope(
-        len(data),
-        recipients=[BOB.certificate],
-        cipher=ContentEncryption.AES256_GCM,
-        transport=KeyTransport.RSA_PKCS1,
+    smime.unseal(
+        io.BytesIO(cms.message(_encrypted(data))), io.BytesIO(), identities=[BOB], policy=LEGACY
     )
-    sent = b"".join(bytes(piece) for piece in envelope.encrypt([data]))
-    smime.unseal(io.BytesIO(cms.message(sent)), io.BytesIO(), identities=[BOB], policy=LEGACY)
+
+
+def compressed(data: bytes) -> None:
+    """A CompressedData, and a zlib stream in one."""
+    for cms_object in (data, cms.compressed_data(b"", packed=data)):
+        try:
+            size = sum(len(piece) for piece in inflated(pieces(cms_object), 2_000_000))
+        except DirectError:
+            continue
+        assert size <= 2_000_000
+
+
+def layers(data: bytes) -> None:
+    """What `inspect` shows of a CMS object, and of what is encrypted: never an error."""
+    for sealed in (cms.message(data), cms.message(_encrypted(data))):
+        layers_of(
+            io.BytesIO(sealed),
+            plain=io.BytesIO(),
+            inner=io.BytesIO(),
+            identities=[BOB, RSA_BOB],
+            policy=LEGACY,
+        )
 
 
 def message(data: bytes) -> None:
@@ -148,6 +168,17 @@ def notice(data: bytes) -> None:
             parse(io.BytesIO(data))
         except DirectError:
             continue
+
+
+def _encrypted(plaintext: bytes) -> bytes:
+    """A CMS object that is in order, and whose content is `plaintext`."""
+    envelope = Envelope(
+        len(plaintext),
+        recipients=[BOB.certificate],
+        cipher=ContentEncryption.AES256_GCM,
+        transport=KeyTransport.RSA_PKCS1,
+    )
+    return b"".join(bytes(piece) for piece in envelope.encrypt([plaintext]))
 
 
 def _key_transport() -> bytes:
@@ -198,6 +229,15 @@ TARGETS = {
     ),
     "plaintext": Target(
         plaintext, [cms.detached(ENTITY, ALICE), cms.opaque(ENTITY, ALICE), MESSAGE]
+    ),
+    "compressed": Target(compressed, [cms.compressed_data(ENTITY), zlib.compress(ENTITY)]),
+    "layers": Target(
+        layers,
+        [
+            _envelope_of(seal(recipients=[BOB.certificate, RSA_BOB.certificate])),
+            cms.detached(ENTITY, ALICE),
+            cms.opaque(ENTITY, ALICE),
+        ],
     ),
     "message": Target(message, [seal(), OUTER + cms.detached(ENTITY, ALICE), MESSAGE]),
     "multipart": Target(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from certs.cms import der
 from certs.cms.algorithms import ContentEncryption
 from certs.policy import CertificatePolicy
 from gateway.layers import Layers, layers_of
@@ -50,8 +51,8 @@ def test_an_authenticated_envelope_is_named() -> None:
 
 
 def test_what_the_policy_refuses_is_still_named() -> None:
-    triple_des = cms.der.oid("1.2.840.113549.3.7")
-    algorithm = cms.der.sequence(triple_des, cms.der.octet_string(bytes(8)))
+    triple_des = der.oid("1.2.840.113549.3.7")
+    algorithm = der.sequence(triple_des, der.octet_string(bytes(8)))
     rsa = identity("rsa2048", "bob")
     infos = [cms.key_transport(bytes(24), rsa)]
     found = layers(
@@ -64,7 +65,7 @@ def test_what_the_policy_refuses_is_still_named() -> None:
 
 def test_signers_are_shown_as_they_are_written() -> None:
     alice, rsa = identity("p256"), identity("rsa2048", "bob")
-    broken = cms.der.sequence(cms.der.integer(1))
+    broken = der.sequence(der.integer(1))
     infos = [cms.signer_info(alice, ENTITY), cms.signer_info(alice, b"other"), broken]
     data = cms.signed_data(infos, [alice.certificate])
     found = layers(cms.sealed(cms.multipart_signed(ENTITY, data), rsa), "rsa2048")
