@@ -20,7 +20,7 @@ from gateway.dcdt import CASES, Case, Topology
 from trust_bundles.decision import Decision, decide
 from trust_bundles.policy import Purpose
 
-__all__ = ["Outcome", "run_cases"]
+__all__ = ["Outcome", "run_case", "run_cases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,18 @@ async def run_cases(
     policy: CertificatePolicy,
 ) -> Sequence[Outcome]:
     """Return the outcome of every case, in order."""
-    return [await _run(case, topology, directory, now, policy) for case in CASES]
+    return [await run_case(case, topology, directory, now=now, policy=policy) for case in CASES]
 
 
-async def _run(
+async def run_case(
     case: Case,
     topology: Topology,
     directory: LiveDirectory | CachingDirectory,
+    *,
     now: datetime,
     policy: CertificatePolicy,
 ) -> Outcome:
+    """Return the outcome of one case."""
     anchors = [topology.anchor]
     address = topology.address_of(case)
     found = await directory.evidence_for(address)

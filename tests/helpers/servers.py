@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from cryptography import x509
 
 from tests.helpers.pki import der
 
-__all__ = ["SUFFIX", "Entry", "free_port", "knot", "slapd"]
+__all__ = ["SUFFIX", "Entry", "answers_dns", "free_port", "knot", "running", "slapd"]
 
 START_S: Final = 15.0
 SUFFIX: Final = "ou=dcdt"
@@ -76,14 +77,8 @@ def knot(
         f"zone:\n{listed}\n"
     )
 
-    def answers() -> bool:
-        query = dns.message.make_query(next(iter(zones)), "SOA")
-        try:
-            return bool(dns.query.udp(query, "127.0.0.1", timeout=0.2, port=port).answer)
-        except (dns.exception.DNSException, OSError):
-            return False
-
-    with _running(["/usr/sbin/knotd", "-c", str(config)], folder, answers):
+    ready = partial(answers_dns, port, next(iter(zones)))
+    with running(["/usr/sbin/knotd", "-c", str(config)], folder, ready):
         yield "127.0.0.1", port
 
 
@@ -125,7 +120,7 @@ def slapd(
         return True
 
     run = ["/usr/sbin/slapd", "-f", str(config), "-h", f"ldap://127.0.0.1:{port}", "-d", "0"]
-    with _running(run, folder, answers):
+    with running(run, folder, answers):
         yield "127.0.0.1", port
 
 
@@ -146,8 +141,18 @@ def _ldif(entries: Sequence[Entry]) -> str:
     return "\n".join(blocks)
 
 
+def answers_dns(port: int, zone: str) -> bool:
+    """Say whether a name server answers for this zone."""
+    query = dns.message.make_query(zone, "SOA")
+    try:
+        return bool(dns.query.udp(query, "127.0.0.1", timeout=0.2, port=port).answer)
+    except (dns.exception.DNSException, OSError):
+        return False
+
+
 @contextmanager
-def _running(command: list[str], folder: Path, answers: Callable[[], bool]) -> Iterator[None]:
+def running(command: list[str], folder: Path, answers: Callable[[], bool]) -> Iterator[None]:
+    """Run a server until the block ends; it begins when the server answers."""
     log = (folder / "log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,7 +16,8 @@ from certs.directory import open_directory
 from certs.errors import Reason
 from certs.policy import CertificatePolicy, Profile
 from gateway.dcdt import CASES, SERVERS, Case, Topology, build
-from gateway.discovery_cases import Outcome, run_cases
+from gateway.discovery_cases import Outcome, run_case, run_cases
+from tests.helpers.name_servers import unbound
 from tests.helpers.pki import NOW, der
 from tests.helpers.servers import Entry, free_port, knot, slapd
 from tests.helpers.web import web
@@ -96,3 +99,31 @@ async def test_cases_pass_with_the_older_profile_and_with_the_cache_on(site: Sit
         for _ in range(2):
             outcomes = await run_cases(site.topology, cached, now=NOW, policy=policy)
             assert [o.case.id for o in outcomes if not o.passed] == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_cases_pass_through_a_recursive_resolver(site: Site, tmp_path: Path) -> None:
+    """Unbound before Knot, as in the field; with nothing of ours remembered, then with all."""
+    stubs = dict.fromkeys(site.topology.zones, site.resolver[1])
+    with unbound(tmp_path / "unbound", stubs) as resolver:
+        async with open_directory(resolver=resolver, allow_private=True) as live:
+            cached = CachingDirectory(live=live, clock=lambda: NOW, database=None)
+            for directory in (live, cached, cached):
+                outcomes = await run_cases(
+                    site.topology, directory, now=NOW, policy=CertificatePolicy()
+                )
+                assert [o.case.id for o in outcomes if not o.passed] == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_one_message_to_all_recipients_of_the_tool(site: Site) -> None:
+    """Requirements 12: all look-ups at once, each with its own outcome."""
+    async with open_directory(resolver=site.resolver, allow_private=True) as live:
+        cached = CachingDirectory(live=live, clock=lambda: NOW, database=None)
+        outcomes = await asyncio.gather(
+            *(
+                run_case(case, site.topology, cached, now=NOW, policy=CertificatePolicy())
+                for case in CASES
+            )
+        )
+    assert [o.case.id for o in outcomes if not o.passed] == []
