@@ -24,6 +24,7 @@ from gateway.bundle_refresh import keep_bundles_fresh
 from gateway.clock import utc_now
 from gateway.config import Config
 from gateway.database import SqlDatabase
+from gateway.dead_letters import abandon
 from gateway.expiry_watch import watch_expiry
 from gateway.fhir_service import FhirService
 from gateway.listeners import GRACE_S, listen_for_mail
@@ -76,6 +77,7 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             lease_s=LEASE_S,
             poll_s=POLL_S,
             grace_s=GRACE_S,
+            abandon=abandon,
         )
         await stack.enter_async_context(_working(worker))
         await stack.enter_async_context(in_background(agent.transmission.watch(LATE_POLL_S)))
@@ -120,7 +122,7 @@ async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
     await database.migrate()
     if config.on_sqlite:
         stack.enter_context(sole_process(config.gateway.data))
-        await database.write(queue.break_leases)
+        await database.write(lambda c: queue.break_leases(c, utc_now()))
     return database
 
 

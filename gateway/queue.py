@@ -43,6 +43,10 @@ __all__ = [
     "retry",
 ]
 
+# A job that was held when this many processes were killed is thought to be the reason.
+_INNOCENT: Final = 2
+_SUSPECT_WAIT: Final = timedelta(minutes=1)
+
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
 
@@ -51,7 +55,7 @@ class JobState(Enum):
 
     READY = "ready"
     HELD = "held"  # an administrator keeps it back
-    FAILED = "failed"  # a dead letter: nobody tries again unasked
+    DEAD = "dead"  # a dead letter: nobody tries again unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it is in the queue. `attempts` counts the claims, this one included."""
+    """A job as it is in the queue. `attempts` counts the claims, this one included.
+
+    `errors` counts how often, in a row, it ended as nobody foresaw, its process's death included.
+    """
 
     id: UUID
     kind: str
@@ -82,6 +89,7 @@ class Job:
     reason: Reason | None
     detail: str | None
     payload: Mapping[str, Any]
+    errors: int = 0
 
 
 class LeaseLostError(DirectError):
@@ -110,6 +118,7 @@ def put(connection: sa.Connection, job: NewJob, now: datetime) -> UUID:
             "due_at": job.due_at,
             "created_at": now,
             "attempts": 0,
+            "errors": 0,
             "payload": job.payload,
         },
     )
@@ -173,6 +182,8 @@ def _claim(by_kind: bool, but_some: bool) -> sa.Executable:
             lease_until=sa.bindparam("until", type_=UtcDateTime),
             lease_token=sa.bindparam("token", type_=sa.Uuid),
             attempts=jobs.c.attempts + 1,
+            # Whoever held it has not come to an end.
+            errors=jobs.c.errors + sa.case((jobs.c.lease_token.is_not(None), 1), else_=0),
         )
         .returning(*_COLUMNS)
     )
@@ -197,14 +208,21 @@ def finish(connection: sa.Connection, job: Job) -> None:
 
 
 def retry(
-    connection: sa.Connection, job: Job, due_at: datetime, reason: Reason, detail: str
+    connection: sa.Connection,
+    job: Job,
+    due_at: datetime,
+    reason: Reason,
+    detail: str,
+    *,
+    broken: bool = False,
 ) -> None:
-    """Put `job` back until `due_at`. One that was held meanwhile stays held.
+    """Put `job` back until `due_at`; `broken`: by an error. One held meanwhile stays held.
 
     Raises:
         LeaseLostError: this claim is not the present one.
     """
-    _settle(connection, job, due_at=due_at, reason=reason.code, detail=detail)
+    errors = job.errors + 1 if broken else 0
+    _settle(connection, job, due_at=due_at, reason=reason.code, detail=detail, errors=errors)
 
 
 def fail(connection: sa.Connection, job: Job, reason: Reason, detail: str) -> None:
@@ -213,7 +231,7 @@ def fail(connection: sa.Connection, job: Job, reason: Reason, detail: str) -> No
     Raises:
         LeaseLostError: this claim is not the present one.
     """
-    state = JobState.FAILED.value
+    state = JobState.DEAD.value
     _settle(connection, job, state=state, reason=reason.code, detail=detail)
 
 
@@ -226,13 +244,19 @@ def hand_back(connection: sa.Connection, job: Job) -> None:
     _settle(connection, job, attempts=job.attempts - 1)
 
 
-def break_leases(connection: sa.Connection) -> int:
+def break_leases(connection: sa.Connection, now: datetime) -> int:
     """Take every lease back and return how many: for a process that knows it is the only one.
 
-    What a killed process held is done again at once, instead of when its leases run out.
+    What a killed process held is done again at once, instead of when its leases run out. What
+    several were killed with waits, each for another time: one of them may be the reason.
     """
+    for row in connection.execute(_SUSPECTS, {"few": _INNOCENT}).all():
+        wait = _SUSPECT_WAIT * 2 ** min(row.errors - _INNOCENT, 5)
+        due_at = now + wait * (1 + row.id.int % 97 / 97)
+        connection.execute(_POSTPONE, {"the_id": row.id, "due_at": due_at})
     held = jobs.update().where(jobs.c.lease_token.is_not(None))
-    return connection.execute(held.values(lease_until=None, lease_token=None)).rowcount
+    freed = held.values(lease_until=None, lease_token=None, errors=jobs.c.errors + 1)
+    return connection.execute(freed).rowcount
 
 
 def list_jobs(
@@ -282,6 +306,7 @@ def _job(row: sa.Row[Any]) -> Job:
         reason=Reason.of(row.reason) if row.reason else None,
         detail=row.detail,
         payload=row.payload,
+        errors=row.errors,
     )
 
 
@@ -293,4 +318,8 @@ _IS_HELD: Final = (
 )
 _FINISH: Final = jobs.delete().where(*_IS_HELD)
 _CHANGE: Final = jobs.update().where(*_IS_HELD)
+_SUSPECTS: Final = sa.select(jobs.c.id, jobs.c.errors).where(
+    jobs.c.lease_token.is_not(None), jobs.c.errors >= sa.bindparam("few")
+)
+_POSTPONE: Final = jobs.update().where(jobs.c.id == sa.bindparam("the_id"))
 _BY_KEY: Final = sa.select(jobs.c.id).where(jobs.c.key == sa.bindparam("the_key"))

@@ -68,12 +68,12 @@ def release(connection: sa.Connection, job_id: UUID) -> None:
 
 
 def retry_now(connection: sa.Connection, job_id: UUID, now: datetime) -> None:
-    """Make a job due now, whether it waits, is held or is a dead letter.
+    """Make a job due now, whether it waits, is held or is a dead letter; its errors are forgotten.
 
     Raises:
         DirectError: RESOURCE_NOT_FOUND; no such job.
     """
-    _move(connection, job_id, tuple(JobState), state=JobState.READY.value, due_at=now)
+    _move(connection, job_id, tuple(JobState), state=JobState.READY.value, due_at=now, errors=0)
 
 
 def give_up(connection: sa.Connection, job_id: UUID, now: datetime) -> None:
@@ -83,7 +83,7 @@ def give_up(connection: sa.Connection, job_id: UUID, now: datetime) -> None:
         DirectError: RESOURCE_NOT_FOUND; no such job.
     """
     payload = {**_existing(connection, job_id).payload, GIVE_UP: True}
-    values = {"state": JobState.READY.value, "due_at": now, "payload": payload}
+    values = {"state": JobState.READY.value, "due_at": now, "payload": payload, "errors": 0}
     _move(connection, job_id, tuple(JobState), **values)
 
 

@@ -192,6 +192,7 @@ job: Final = sa.Table(
     sa.Column("due_at", UtcDateTime, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("errors", sa.Integer, nullable=False),  # in a row, that no handler foresaw
     sa.Column("lease_until", UtcDateTime),
     sa.Column("lease_token", sa.Uuid),
     sa.Column("reason", sa.String(64)),

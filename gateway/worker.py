@@ -27,7 +27,17 @@ from gateway import queue
 from gateway.destinations import Destinations, Rooms
 from gateway.queue import Job, LeaseLostError
 
-__all__ = ["Done", "Failed", "Handler", "Record", "Result", "Retry", "Worker"]
+__all__ = [
+    "ERRORS",
+    "Abandon",
+    "Done",
+    "Failed",
+    "Handler",
+    "Record",
+    "Result",
+    "Retry",
+    "Worker",
+]
 
 T = TypeVar("T")
 Record: TypeAlias = Callable[[Connection], object]
@@ -35,6 +45,8 @@ Record: TypeAlias = Callable[[Connection], object]
 # After an error that no handler foresaw: one minute, doubled at each attempt up to an hour.
 _BACK_OFF: Final = timedelta(minutes=1)
 _BACK_OFF_LIMIT: Final = timedelta(hours=1)
+# So many in a row, over some four hours, and the job is a dead letter.
+ERRORS: Final = 10
 _RECORD_TRIES: Final = 5
 
 # For these reasons a destination is left alone for a while.
@@ -73,8 +85,23 @@ class Failed:
     record: Record = _nothing
 
 
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """The handler raised; the job is to be tried again at `due_at`."""
+
+    due_at: datetime
+    reason: Reason
+    detail: str
+    record: Record = _nothing
+
+
 Result: TypeAlias = Done | Retry | Failed
 Handler: TypeAlias = Callable[[Job], Coroutine[Any, Any, Result]]
+Abandon: TypeAlias = Callable[[Connection, Job, datetime], object]
+
+
+def _nobody(_connection: Connection, _job: Job, _now: datetime) -> None:
+    """Tell nobody."""
 
 
 class Worker:
@@ -82,7 +109,8 @@ class Worker:
 
     A lease lasts `lease_s` seconds and is renewed at half of that while its handler runs. Jobs are
     looked for every `poll_s` seconds and after each `wake`. When stopped, handlers have `grace_s`
-    seconds to end; what is left then is cancelled and handed back.
+    seconds to end; what is left then is cancelled and handed back. `abandon` is called as a job
+    that broke too often becomes a dead letter.
     """
 
     def __init__(
@@ -96,6 +124,7 @@ class Worker:
         poll_s: float,
         grace_s: float = 10.0,
         per_destination: int = 20,
+        abandon: Abandon = _nobody,
     ) -> None:
         self._database = database
         self._handlers = dict(handlers)
@@ -105,6 +134,7 @@ class Worker:
         self._poll_s = poll_s
         self._grace_s = grace_s
         self._destinations = Destinations(limit=per_destination)
+        self._abandon = abandon
         self._running: set[asyncio.Task[None]] = set()
         self._leases: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._event = asyncio.Event()
@@ -183,27 +213,50 @@ class Worker:
     async def _do(self, job: Job) -> None:
         """Run the handler of `job` and record what came of it."""
         answered = True
+        outcome: Result | _Broken
         try:
-            outcome = await _outcome(self._handlers[job.kind](job))
-            if isinstance(outcome, BaseException):
-                outcome = self._unforeseen(job, outcome)
+            if job.errors >= ERRORS:
+                outcome = self._dead(job, Reason.INTERNAL, "its process died too often")
+            else:
+                came_of_it = await _outcome(self._handlers[job.kind](job))
+                if isinstance(came_of_it, BaseException):
+                    outcome = self._unforeseen(job, came_of_it)
+                else:
+                    outcome = came_of_it
             answered = not isinstance(outcome, Retry) or outcome.reason not in _SILENT
         finally:
             self._destinations.ended(job.destination, self._clock(), answered=answered)
         error = await _outcome(self._record(job, outcome))
         if error is not None:
-            await self._record(job, self._unforeseen(job, error))
+            await self._record_broken(job, self._unforeseen(job, error))
 
-    def _unforeseen(self, job: Job, error: BaseException) -> Retry:
+    def _unforeseen(self, job: Job, error: BaseException) -> _Broken | Failed:
         """Return what to do where a handler raised instead of returning a result."""
-        due_at = self._clock() + min(_BACK_OFF * 2 ** min(job.attempts - 1, 16), _BACK_OFF_LIMIT)
         if isinstance(error, DirectError):
-            return Retry(due_at, error.reason, error.detail)
-        place = _place(error)
-        _log.error("job failed", job=str(job.id), kind=job.kind, error=place)
-        return Retry(due_at, Reason.INTERNAL, place)
+            reason, detail = error.reason, error.detail
+        else:
+            reason, detail = Reason.INTERNAL, _place(error)
+            _log.error("job failed", job=str(job.id), kind=job.kind, error=detail)
+        if job.errors + 1 >= ERRORS:
+            return self._dead(job, reason, detail)
+        wait = min(_BACK_OFF * 2**job.errors, _BACK_OFF_LIMIT)
+        return _Broken(self._clock() + wait, reason, detail)
 
-    async def _record(self, job: Job, result: Result) -> None:
+    def _dead(self, job: Job, reason: Reason, detail: str) -> Failed:
+        """Return the end of a job that broke too often; whom it concerns is told."""
+        about = job.payload.get("message")
+        _log.error("dead letter", job=str(job.id), kind=job.kind, message=about, detail=detail)
+        return Failed(reason, detail, lambda c: self._abandon(c, job, self._clock()))
+
+    async def _record_broken(self, job: Job, outcome: _Broken | Failed) -> None:
+        """Record the end of a broken job, also where telling of it breaks as well."""
+        error = await _outcome(self._record(job, outcome))
+        if isinstance(error, DirectError) or (error and isinstance(outcome, _Broken)):
+            raise error
+        if error is not None:
+            await self._record(job, Failed(outcome.reason, outcome.detail))
+
+    async def _record(self, job: Job, result: Result | _Broken) -> None:
         """Commit the outcome, with some patience for a database that fails just now.
 
         The work is done and may have left the machine: forgetting it would do it twice.
@@ -269,13 +322,15 @@ async def _outcome(work: Coroutine[Any, Any, T]) -> T | BaseException:
     return outcomes[0]
 
 
-def _settle(connection: Connection, job: Job, result: Result) -> None:
+def _settle(connection: Connection, job: Job, result: Result | _Broken) -> None:
     """Record `result` and give up the lease. The lease first: a lost one records nothing."""
     match result:
         case Done():
             queue.finish(connection, job)
         case Retry():
             queue.retry(connection, job, result.due_at, result.reason, result.detail)
+        case _Broken():
+            queue.retry(connection, job, result.due_at, result.reason, result.detail, broken=True)
         case Failed():
             queue.fail(connection, job, result.reason, result.detail)
     result.record(connection)

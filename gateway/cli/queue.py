@@ -39,13 +39,13 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many to show.")]
 @queue.command("list")
 def list_queue(
     limit: Limit = 50,
-    state: Annotated[JobState | None, typer.Option(help="ready, held or failed.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="ready, held or dead.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """List the jobs that are due first.
 
-    Example: direct-gateway queue list --state failed
+    Example: direct-gateway queue list --state dead
     """
 
     async def work(site: Site) -> list[dict[str, object]]:
@@ -97,7 +97,7 @@ def release(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Jso
 
 @queue.command("retry")
 def retry(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """Try a job now, whether it waits, is held or has failed.
+    """Try a job now, whether it waits, is held or is a dead letter.
 
     Example: direct-gateway queue retry 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f
     """

@@ -161,7 +161,7 @@ async def test_a_dead_letter_is_kept_and_not_claimed(database: SqlDatabase) -> N
     [job] = await claim(database)
     await database.write(lambda c: queue.fail(c, job, Reason.DELIVERY_EXPIRED, "24 h"))
     assert await claim(database, LATER) == []
-    [dead] = await listed(database, JobState.FAILED)
+    [dead] = await listed(database, JobState.DEAD)
     assert (dead.reason, dead.detail, dead.token) == (Reason.DELIVERY_EXPIRED, "24 h", None)
 
 
@@ -188,13 +188,45 @@ async def test_broken_leases_are_claimed_at_once_and_their_holders_record_nothin
 ) -> None:
     await put(database, new())
     [killed] = await claim(database)
-    assert await database.write(queue.break_leases) == 1
+    assert await database.write(lambda c: queue.break_leases(c, NOW)) == 1
     [present] = await claim(database)
     assert present.id == killed.id
     with pytest.raises(LeaseLostError):
         await database.write(lambda c: queue.finish(c, killed))
     await database.write(lambda c: queue.finish(c, present))
-    assert await database.write(queue.break_leases) == 0
+    assert await database.write(lambda c: queue.break_leases(c, NOW)) == 0
+
+
+async def test_what_several_processes_were_killed_with_waits_each_for_another_time(
+    database: SqlDatabase,
+) -> None:
+    await put(database, *[new() for _ in range(3)])
+    for killed in range(1, 4):
+        held = await claim(database, limit=3)
+        assert {job.errors for job in held} == {killed - 1}
+        assert await database.write(lambda c: queue.break_leases(c, NOW)) == 3
+    suspects = await listed(database)
+    assert {job.errors for job in suspects} == {3}
+    assert len({job.due_at for job in suspects}) == 3
+    minute = timedelta(minutes=1)
+    assert all(NOW + minute <= job.due_at < NOW + 2 * minute for job in suspects)
+
+
+async def test_errors_count_in_a_row_and_who_let_the_lease_end_has_made_one(
+    database: SqlDatabase,
+) -> None:
+    await put(database, new())
+    await claim(database)
+    [job] = await claim(database, now=NOW + timedelta(hours=1))
+    assert (job.attempts, job.errors) == (2, 1)
+    await database.write(
+        lambda c: queue.retry(c, job, NOW, Reason.INTERNAL, "KeyError", broken=True)
+    )
+    [job] = await claim(database, now=NOW + timedelta(hours=1))
+    assert job.errors == 2
+    await database.write(lambda c: queue.retry(c, job, NOW, Reason.BACKBONE_UNAVAILABLE, "busy"))
+    [job] = await listed(database)
+    assert job.errors == 0
 
 
 async def test_jobs_are_listed_by_destination_and_found_by_id(database: SqlDatabase) -> None:

@@ -140,6 +140,6 @@ async def test_depths_count_by_kind_and_state(database: SqlDatabase) -> None:
     await put(database, due_at=LATER)
     await put(database)
     assert await database.read(queue_control.depths) == [
-        Depth("deliver", JobState.FAILED, 1, NOW),
+        Depth("deliver", JobState.DEAD, 1, NOW),
         Depth("deliver", JobState.READY, 2, NOW),
     ]

@@ -16,10 +16,10 @@ from structlog.testing import LogCapture
 
 from certs.errors import DirectError, Reason
 from certs.ports import Database
-from gateway import audit, queue
+from gateway import audit, queue, queue_control
 from gateway.database import SqlDatabase
 from gateway.queue import Job, JobState, NewJob
-from gateway.worker import Done, Failed, Handler, Result, Retry, Worker
+from gateway.worker import ERRORS, Abandon, Done, Failed, Handler, Result, Retry, Worker
 
 T = TypeVar("T")
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -47,6 +47,7 @@ async def working(
     poll_s: float = LONG_S,
     grace_s: float = LONG_S,
     per_destination: int = 20,
+    abandon: Abandon = lambda *_: None,
 ) -> AsyncIterator[Worker]:
     worker = Worker(
         database=database,
@@ -57,6 +58,7 @@ async def working(
         poll_s=poll_s,
         grace_s=grace_s,
         per_destination=per_destination,
+        abandon=abandon,
     )
     running = asyncio.create_task(worker.run())
     try:
@@ -98,6 +100,23 @@ class Handlers:
         if isinstance(result, BaseException):
             raise result
         return result
+
+
+class Abandoned:
+    """What is called as a job becomes a dead letter."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.jobs: list[Job] = []
+        self.told = asyncio.Event()
+        self._error = error
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, connection: sa.Connection, job: Job, now: datetime) -> None:
+        self.jobs.append(job)
+        note(connection, "abandoned")
+        if self._error is not None:
+            raise self._error
+        self._loop.call_soon_threadsafe(self.told.set)
 
 
 class Blocked:
@@ -190,7 +209,7 @@ async def test_a_failure_is_recorded_and_the_job_kept_as_a_dead_letter(
     async with working(database, {"a": handler}):
         await handler.seen.get()
     [job] = await jobs(database)
-    assert (job.state, job.reason) == (JobState.FAILED, Reason.DELIVERY_EXPIRED)
+    assert (job.state, job.reason) == (JobState.DEAD, Reason.DELIVERY_EXPIRED)
     assert await noted(database) == ["given up"]
 
 
@@ -226,6 +245,78 @@ async def test_an_unforeseen_error_is_tried_again_ever_later_and_quotes_nothing(
     assert job.reason is Reason.INTERNAL
     assert "ValueError at test_worker.py" in str(job.detail)
     assert "patient" not in str(job.detail) + str(logged.entries)
+
+
+async def test_a_job_that_breaks_again_and_again_becomes_a_dead_letter_and_is_told_of_once(
+    database: SqlDatabase,
+) -> None:
+    await put(database, "a")
+    clock, abandoned = Clock(), Abandoned()
+    for tried in range(ERRORS):
+        assert abandoned.jobs == []
+        handler = Handlers(ValueError("x"))
+        async with working(database, {"a": handler}, clock=clock, abandon=abandoned):
+            await handler.seen.get()
+        [job] = await jobs(database)
+        assert job.attempts == tried + 1
+        clock.now = job.due_at
+    assert (job.state, job.reason) == (JobState.DEAD, Reason.INTERNAL)
+    assert [each.id for each in abandoned.jobs] == [job.id]
+    # What it wrote is in the transaction that made the dead letter.
+    assert await noted(database) == ["abandoned"]
+    # Within half a day: nobody waits longer than a message may take.
+    assert timedelta(hours=2) < clock.now - NOW < timedelta(hours=12)
+
+
+async def test_a_dead_letter_stays_one_where_telling_of_it_breaks(
+    sqlite_database: SqlDatabase,
+) -> None:
+    await put(sqlite_database, "a")
+    clock, abandoned = Clock(), Abandoned(KeyError("y"))
+    for _ in range(ERRORS):
+        handler = Handlers(ValueError("x"))
+        async with working(sqlite_database, {"a": handler}, clock=clock, abandon=abandoned):
+            await handler.seen.get()
+        [job] = await jobs(sqlite_database)
+        clock.now = job.due_at
+    assert (job.state, bool(abandoned.jobs)) == (JobState.DEAD, True)
+    assert await noted(sqlite_database) == []
+
+
+async def test_a_job_that_kills_its_process_becomes_a_dead_letter_and_runs_no_more(
+    sqlite_database: SqlDatabase,
+) -> None:
+    await put(sqlite_database, "a")
+    clock, abandoned = Clock(), Abandoned()
+    for _ in range(ERRORS):
+        await sqlite_database.write(
+            lambda c: queue.claim(c, now=clock.now, lease_s=LONG_S, limit=1)
+        )
+        await sqlite_database.write(lambda c: queue.break_leases(c, clock.now))
+        clock.now += timedelta(hours=2)
+    handler = Handlers(Done())
+    async with working(sqlite_database, {"a": handler}, clock=clock, abandon=abandoned):
+        await abandoned.told.wait()
+    assert handler.seen.empty()
+    [job] = await jobs(sqlite_database)
+    assert job.state is JobState.DEAD
+    await sqlite_database.write(lambda c: queue_control.retry_now(c, job.id, clock.now))
+    async with working(sqlite_database, {"a": handler}, clock=clock):
+        await handler.seen.get()
+    assert await jobs(sqlite_database) == []
+
+
+async def test_a_retry_that_was_foreseen_is_no_error_however_often(
+    sqlite_database: SqlDatabase,
+) -> None:
+    await put(sqlite_database, "a")
+    for _ in range(ERRORS + 1):
+        handler = Handlers(Retry(NOW, Reason.BACKBONE_UNAVAILABLE, "busy"))
+        async with working(sqlite_database, {"a": handler}, clock=lambda: NOW, concurrency=1) as w:
+            await handler.seen.get()
+            w.stop()
+    [job] = await jobs(sqlite_database)
+    assert (job.state, job.errors) == (JobState.READY, 0)
 
 
 async def test_a_handler_that_is_cancelled_from_within_is_tried_again(
