@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.cli.completion import PROGRAM, prepare_completion
 from gateway.cli.lazy import LazyGroup, Place
 
 __all__ = ["app", "main"]
@@ -59,6 +60,9 @@ _PLACES: Final = {
     "message": Place("gateway.cli.message", "messages", "Messages and what became of them."),
     "queue": Place("gateway.cli.queue", "queue", "Work that waits."),
     "audit": Place("gateway.cli.audit", "audit", "What was done, by whom."),
+    "apply": Place("gateway.cli.declare", "apply", "Make the site as a file declares it."),
+    "export": Place("gateway.cli.declare", "export", "Write the site as such a file."),
+    "completion": Place("gateway.cli.completion", "completion", "Let the shell complete verbs."),
     "lookup": Place("gateway.cli.lookup", "lookup", "Find a recipient's certificate."),
     "inspect": Place("gateway.cli.inspect", "inspect", "Judge a stored message."),
     "selftest": Place("gateway.cli.selftest", "selftest", "Conformance cases, run here."),
@@ -99,7 +103,8 @@ def commands(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    prepare_completion()
+    app(prog_name=PROGRAM)
 
 
 if __name__ == "__main__":
