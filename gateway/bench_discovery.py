@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.address import DirectAddress, parse_address
 from certs.cache import CachingDirectory
+from certs.crl import read_crl
 from certs.directory import LiveDirectory, open_directory
 from certs.evidence import Evidence, Found, Level
 from certs.issue import (
@@ -30,6 +31,7 @@ from certs.issue import (
     end_entity_certificate,
     generate_key,
 )
+from gateway.bench_crl import FIRST_SERIAL, large_crl
 from gateway.dns_responder import DnsResponder
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import decide
@@ -42,6 +44,8 @@ DOMAIN: Final = "direct.lakeview.example"
 ADDRESSES: Final = 1000
 AT_ONCE: Final = 100
 REPEATS: Final = 200
+REVOKED: Final = 200_000
+LISTS: Final = 5
 _NOW: Final = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 _VALIDITY: Final = Validity(_NOW - timedelta(days=30), _NOW + timedelta(days=365))
 
@@ -56,8 +60,10 @@ class DiscoveryRow:
     budget_us: float | None  # design 6
 
 
-async def measure_discovery(addresses: int = ADDRESSES) -> Sequence[DiscoveryRow]:
-    """Look up different addresses, 100 in flight, and judge one certificate again and again."""
+async def measure_discovery(
+    addresses: int = ADDRESSES, revoked: int = REVOKED
+) -> Sequence[DiscoveryRow]:
+    """Look up different addresses, 100 in flight; judge a certificate, and ask a large CRL."""
     root, middle = _authorities()
     address = parse_address(f"u0@{DOMAIN}")
     key = generate_key(KeyKind.RSA_2048)
@@ -70,7 +76,7 @@ async def measure_discovery(addresses: int = ADDRESSES) -> Sequence[DiscoveryRow
     async with open_directory(resolver=resolver, allow_private=True) as live:
         rows = [await _uncached(live, addresses), await _cached(live, address)]
     await responder.stop()
-    return [*rows, *_verdicts(evidence, Anchors([root.certificate]))]
+    return [*rows, *_verdicts(evidence, Anchors([root.certificate])), *_lists(root, revoked)]
 
 
 async def _uncached(live: LiveDirectory, addresses: int) -> DiscoveryRow:
@@ -110,6 +116,25 @@ def _verdicts(evidence: Evidence, anchors: Anchors) -> Sequence[DiscoveryRow]:
     judge(cache)
     first, again = judge(None), judge(cache)
     return [_row("path verdict, first", first, 5000), _row("path verdict, cached", again, 20)]
+
+
+def _lists(ca: Issuer, revoked: int) -> Sequence[DiscoveryRow]:
+    encoded = large_crl(ca, revoked, now=_NOW)
+    first_us = _cpu_us(lambda: read_crl(encoded).signed_by(ca.certificate), LISTS)
+    crl = read_crl(encoded)
+    crl.signed_by(ca.certificate)  # Verified once, for all who ask.
+    again_us = _cpu_us(lambda: crl.signed_by(ca.certificate) and crl.revokes(FIRST_SERIAL), REPEATS)
+    return [
+        _row(f"CRL of {revoked} entries, read and verified", first_us, 200_000),
+        _row("the same CRL, asked again", again_us, 20),
+    ]
+
+
+def _cpu_us(work: Callable[[], object], times: int) -> float:
+    start = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - start) / times * 1e6
 
 
 async def _each(work: Callable[[], Awaitable[object]]) -> float:

@@ -13,11 +13,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, Protocol
 
-from asn1crypto import crl as asn1_crl  # type: ignore[import-untyped]  # ships no types
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import padding, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -28,7 +27,6 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import ocsp
 
 from certs.address import parse_address
-from certs.cms.der import integer, sequence, tlv
 from certs.identity import Identity, SoftwareKey, SupportedPrivateKey
 from certs.issue import (
     Issuer,
@@ -41,6 +39,7 @@ from certs.issue import (
     end_entity_certificate,
     generate_key,
 )
+from gateway import bench_crl
 
 __all__ = [
     "NOW",
@@ -257,19 +256,8 @@ def resign_sha1(certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> x509.C
 
 
 def large_crl(ca: Ca, entries: int) -> bytes:
-    """A CRL over the serial numbers from 2**152 on; `cryptography` takes a minute to make one."""
-    small = asn1_crl.CertificateList.load(ca.crl([1]).public_bytes(Encoding.DER))
-    body = small["tbs_cert_list"]
-    (entry,) = body["revoked_certificates"]
-    after_serial = b"".join(entry[n].dump() for n in (1, 2))
-    revoked = b"".join(
-        sequence(integer(2**152 + number), after_serial) for number in range(entries)
-    )
-    fields = [body[n].dump() for n in range(5)]
-    signed = sequence(*fields, sequence(revoked), body["crl_extensions"].dump())
-    assert isinstance(ca.key, ec.EllipticCurvePrivateKey)
-    signature = b"\0" + ca.key.sign(signed, ec.ECDSA(hashes.SHA256()))
-    return sequence(signed, small["signature_algorithm"].dump(), tlv(BIT_STRING, signature))
+    """A CRL over the serial numbers from 2**152 on."""
+    return bench_crl.large_crl(ca.issuer, entries, now=NOW)
 
 
 def private_key_of(identity: Identity) -> SupportedPrivateKey:
