@@ -23,6 +23,7 @@ from certs.cms.algorithms import (
     Digest,
     permit_content_encryption,
     permit_digest,
+    refused,
 )
 from certs.errors import DirectError, Reason
 from certs.evidence import Evidence, Found, Level
@@ -175,6 +176,8 @@ def check_for_each(
 def _check_unsealed(unsealed: Unsealed, policy: CertificatePolicy) -> None:
     if not (unsealed.wrapped or policy.accept_unwrapped):
         raise DirectError(Reason.MESSAGE_MALFORMED, "the message is not wrapped")
+    if unsealed.compressed and not policy.inflated_octets:
+        raise refused("the message is compressed")
     permit_content_encryption(ContentEncryption(unsealed.algorithms.content_encryption), policy)
     for signer in unsealed.signers:
         permit_digest(Digest(signer.digest), policy)

@@ -78,6 +78,7 @@ class Opening:
         self._policy = policy
         self._reading = reading
         self._large = False
+        self._compressed = False
         self._accepted = _DIGESTS if policy.allow_sha1 else _DIGESTS_BUT_SHA1
 
     def run(self, message: BinaryIO) -> Unsealed | Reading:
@@ -114,7 +115,8 @@ class Opening:
         self, decryption: Decryption, window: Window, outer: tuple[Field, ...]
     ) -> Unsealed | Reading | DirectError:
         fields, kind = _plaintext_header(window)
-        if _is_compressed(kind) and self._policy.inflated_octets:
+        self._compressed = _is_compressed(kind) and self._policy.inflated_octets > 0
+        if self._compressed:
             body = _decoded(window.remaining(), transfer_encoding(fields))
             window = Window(inflated(body, self._policy.inflated_octets))
             fields = parse_header(window.header())
@@ -219,6 +221,7 @@ class Opening:
             wrapped=entity.wrapped,
             size=entity.size,
             recipient=decryption.identity.certificate,
+            compressed=self._compressed,
             tolerated=self._tolerated(),
         )
 

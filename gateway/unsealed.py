@@ -46,8 +46,9 @@ class Unsealed:
     """A message that was decrypted and has at least one good signature.
 
     `recipient` is our certificate whose key opened it. `size` is the inner message's, in octets.
-    `tolerated` names what was not quite by the book. `stapled` are revocation answers that came
-    with the signature, for whoever judges it.
+    `compressed`: it was so between encryption and signature. `tolerated` names what was not quite
+    by the book. `stapled` are revocation answers that came with the signature, for whoever judges
+    it.
     """
 
     signers: tuple[VerifiedSigner, ...]
@@ -56,6 +57,7 @@ class Unsealed:
     wrapped: bool
     size: int
     recipient: x509.Certificate
+    compressed: bool = False
     tolerated: tuple[str, ...] = ()
     stapled: Revocation = field(default_factory=Revocation)
 

@@ -30,6 +30,7 @@ from gateway.ports import Envelope
 from gateway.scratch import scratch
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict
+from trust_bundles.policy_file import read_policy
 
 __all__ = ["examine", "inspect"]
 
@@ -43,6 +44,9 @@ def inspect(
     mail_from: Annotated[str, typer.Option(help="SMTP MAIL FROM; default: header From.")] = "",
     at: Annotated[str, typer.Option(help="Judge at this time, ISO 8601; default: now.")] = "",
     profile: Annotated[Profile, typer.Option(help="Edition that binds.")] = Profile.AS_1_3,
+    policy_file: Annotated[
+        Path | None, typer.Option("--policy", help="Policy file of the recipient's domain.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Judge a stored message as the incoming pipeline would.
@@ -55,10 +59,10 @@ def inspect(
         address = parse_address(recipient)
         sender = parse_address(mail_from) if mail_from else None
         now = _time(at)
+        policy = _policy(policy_file, CertificatePolicy(profile=profile))
     except DirectError as error:
         fail(error)
     identities = [Identity(bundle.certificate, bundle.chain, SoftwareKey(bundle.key))]
-    policy = CertificatePolicy(profile=profile)
     try:
         with file.open("rb") as message:
             examined = _examined(
@@ -206,6 +210,12 @@ def _tree(
     with scratch() as plain, scratch() as inner:
         layers = layers_of(message, plain=plain, inner=inner, identities=identities, policy=policy)
     return tree_of(report, layers, examined.decision)
+
+
+def _policy(file: Path | None, default: CertificatePolicy) -> CertificatePolicy:
+    if file is None:
+        return default
+    return read_policy(read_file(file).decode("utf-8", "replace"), default)
 
 
 def _time(text: str) -> datetime:

@@ -238,6 +238,26 @@ def test_an_unbound_signer_shows_whom_it_speaks_for(
     has(output, "refused: certificate-not-bound", "binding: none to the author")
 
 
+def test_the_policy_of_the_recipients_domain_may_be_given(
+    folder: Path, signer: Identity, reader: Identity
+) -> None:
+    signed = cms.detached(WRAPPER + (HEADER + PARTS).encode(), signer)
+    packed = cms.mime(
+        cms.compressed_data(signed), "application/pkcs7-mime; smime-type=compressed-data"
+    )
+    message = cms.sealed(packed, reader)
+    status, output = shown(folder, message)
+    assert status == 1
+    has(output, "refused: algorithm-refused", "compressed: yes", "no further layer")
+    (folder / "policy.toml").write_text("inflated_octets = 1000000\n")
+    status, output = shown(folder, message, "--policy", folder / "policy.toml")
+    assert status == 0
+    has(output, "accepted", "compressed: yes", "wrapped: yes, as message/rfc822")
+    (folder / "policy.toml").write_text("inflated_octets = -1\n")
+    wrong = run(*arguments(folder, "message.eml", "--policy", folder / "policy.toml"), check=False)
+    assert wrong.returncode == 2
+
+
 def test_strangers_text_cannot_steer_the_terminal(
     folder: Path, stranger: Stranger, signer: Identity, reader: Identity
 ) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from certs.address import parse_address
 from certs.errors import DirectError, Reason
-from certs.policy import CertificatePolicy
+from certs.policy import CertificatePolicy, loosest
 from gateway import smime
+from gateway.judgement import check_for_each, open_message
 from gateway.layers import layers_of
+from gateway.ports import Envelope
 from tests.helpers import cms_builder as cms
 from tests.helpers.sealed import MESSAGE, identity, unseal
 
@@ -134,6 +137,24 @@ def test_constant_memory(tmp_path: Path) -> None:
         finally:
             tracemalloc.stop()
     assert (tmp_path / "opened").stat().st_size == len(MESSAGE + numbered)
+
+
+def test_each_recipient_is_held_to_its_own_policy() -> None:
+    # Opened once by what either of them allows, it goes only to the one that allows it.
+    one, other = parse_address("one@b.example"), parse_address("other@b.example")
+    to_both = MESSAGE.replace(b"To: bob@b.example", f"To: {one}, {other}".encode())
+    plaintext = compressed(cms.detached(WRAPPER + to_both, ALICE))
+    policies = {one: ALLOWED, other: CertificatePolicy()}
+    opened = open_message(
+        io.BytesIO(cms.sealed(plaintext, BOB)),
+        io.BytesIO(),
+        identities=[BOB],
+        policy=loosest(policies.values()),
+    )
+    envelope = Envelope(opened.facts.author, (one, other))
+    refusals = check_for_each(opened, envelope, policies)
+    assert list(refusals) == [other]
+    assert refusals[other].reason is Reason.ALGORITHM_REFUSED
 
 
 @pytest.mark.parametrize("policy", [ALLOWED, CertificatePolicy()], ids=["allowed", "refused"])
