@@ -39,7 +39,7 @@ def find_binary(
 
 def attach(
     connection: sa.Connection, row: BinaryRow, *, communication: UUID, owner: str, now: datetime
-) -> UUID:
+) -> BinaryRow:
     """Make `row` part of a Communication of mailbox `owner`; return the Binary to refer to.
 
     That is a second Binary over the same octets where the first belongs elsewhere already.
@@ -50,12 +50,12 @@ def attach(
             .where(fhir_binary.c.id == row.id)
             .values(communication_id=communication, owner=owner)
         )
-        return row.id
+        return row
     if row.owner == owner:
-        return row.id
+        return row
     copy = replace(row, id=new_id(now), communication_id=communication, owner=owner)
     add_binaries(connection, [copy], now)
-    return copy.id
+    return copy
 
 
 def remove_binary(connection: sa.Connection, identity: UUID) -> None:

@@ -27,6 +27,8 @@ _SYSTEMS: Final = {
     "2.16.840.1.113883.6.96": "http://snomed.info/sct",
     "2.16.840.1.113883.5.25": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality",
 }
+# A message is at its end, so that "processed" is all that comes of a recipient.
+_ENDED: Final = frozenset({"completed", "stopped"})
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 
 
@@ -142,7 +144,7 @@ def delivery_tasks(communication: Mapping[str, Any], *, terms: Terms) -> dict[UU
 def _task_status(code: str, communication: Mapping[str, Any]) -> str:
     if code in ("failed", "refused"):
         return "failed"
-    if code == "dispatched" or (code == "processed" and communication["status"] == "completed"):
+    if code == "dispatched" or (code == "processed" and communication["status"] in _ENDED):
         return "completed"
     return "requested" if code == "queued" else "in-progress"
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import BinaryIO
-from uuid import UUID
 
 from certs.address import DirectAddress
 from fhir_bridge.compose import Ancestry, Attachment, Letter
@@ -112,18 +111,19 @@ def stored_form(
     return with_delivery(stored, queued, terms=terms)
 
 
-def with_urls(resource: JSON, moved: Mapping[UUID, UUID]) -> JSON:
-    """Return `resource` with its attachments pointing to the Binaries that `moved` names."""
-    by_url = {f"Binary/{old}": f"Binary/{new}" for old, new in moved.items() if old != new}
-    if not by_url:
-        return resource
+def with_urls(resource: JSON, placed: Mapping[str, BinaryRow]) -> JSON:
+    """Return `resource` with each attachment pointing to its Binary, with its size and hash.
+
+    `placed` has the Binary by the `url` that the client wrote (decision D4).
+    """
     payloads = []
     for payload in resource.get("payload", ()):
         attachment = payload.get("contentAttachment", {})
-        if (url := by_url.get(attachment.get("url", ""))) is not None:
-            payload = {**payload, "contentAttachment": {**attachment, "url": url}}
+        if (row := placed.get(attachment.get("url", ""))) is not None:
+            told = {"size": row.size, "hash": row.sha1, **attachment, "url": f"Binary/{row.id}"}
+            payload = {**payload, "contentAttachment": told}
         payloads.append(payload)
-    return {**resource, "payload": payloads}
+    return {**resource, "payload": payloads} if payloads else resource
 
 
 def _named(reference: JSON, address: DirectAddress) -> JSON:

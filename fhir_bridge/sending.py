@@ -234,13 +234,16 @@ class Dispatcher:
         for body in lifted.bodies:
             self._bodies.record(connection, body)
         add_binaries(connection, lifted.binaries, now)
-        moved = {
-            row.id: attach(connection, row, communication=ready.id, owner=owner, now=now)
-            for row in ready.binaries.values()
+        placed = {
+            content.url: attach(
+                connection, ready.binaries[content.at], communication=ready.id, owner=owner, now=now
+            )
+            for content in ready.draft.contents
+            if content.url is not None
         }
         threaded = in_thread(
             connection,
-            with_urls(resource, moved),
+            with_urls(resource, placed),
             owner=owner,
             thread_id=ready.thread_id,
             now=now,
