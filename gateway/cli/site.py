@@ -6,13 +6,11 @@ Talks to the file system, the database and the terminal.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Final
 
-import structlog
 import typer
 
 from certs import keys
@@ -31,8 +29,9 @@ from gateway.cli.common import (
     table,
 )
 from gateway.clock import utc_now
-from gateway.config import Config, describe, load
+from gateway.config import describe, load
 from gateway.initialise import initialise
+from gateway.logs import log_to
 from trust_bundles import store as anchors
 from trust_bundles.store import StoredAnchor
 
@@ -97,7 +96,7 @@ def serve(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
     try:
         loaded = load(config)
-        _log_to_stderr(loaded)
+        log_to(sys.stderr, loaded.gateway.log_level)
         asyncio.run(serve_gateway(loaded))
     except DirectError as error:
         fail(error)
@@ -155,17 +154,3 @@ def _valid(site: Site, identity: OwnIdentity) -> bool:
 
 def _row(what: str, verdict: str, detail: str) -> dict[str, object]:
     return {"what": what, "verdict": verdict, "detail": detail}
-
-
-def _log_to_stderr(config: Config) -> None:
-    level = logging.getLevelNamesMapping().get(config.gateway.log_level.upper(), logging.INFO)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
