@@ -14,6 +14,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import WebSocketRoute
@@ -27,6 +28,7 @@ from fhir_bridge.browsers import cross_origin
 from fhir_bridge.bundle_api import BundleApi
 from fhir_bridge.exchange import error_response
 from fhir_bridge.gate import Gate
+from fhir_bridge.negotiation import Negotiation
 from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Deliveries, Outbox, Preflight
@@ -101,7 +103,10 @@ def create_app(
     sockets = Sockets(database=database, clock=clock, base_url=base_url)
     return Starlette(
         routes=[*routes.all(), WebSocketRoute(SOCKET_PATH, sockets.serve)],
-        middleware=cross_origin(origins),
+        middleware=[
+            *cross_origin(origins),
+            Middleware(Negotiation, base_path=BASE_PATH, limit_octets=resource_octets),
+        ],
         exception_handlers=dict.fromkeys((DirectError, HTTPException, Exception), _failed),
     )
 

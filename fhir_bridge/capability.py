@@ -34,7 +34,8 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
         "software": {"name": "direct-gateway", **({"version": software} if software else {})},
         "implementation": {"description": "Direct secure messaging over FHIR", "url": base_url},
         "fhirVersion": FHIR_VERSION,
-        "format": ["application/fhir+json"],
+        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
+        "patchFormat": ["application/json-patch+json"],
         "rest": [
             {
                 "mode": "server",

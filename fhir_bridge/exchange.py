@@ -29,6 +29,7 @@ __all__ = [
     "error_response",
     "form_of",
     "prefers",
+    "read_body",
     "resource_response",
     "stored_response",
 ]
@@ -51,7 +52,7 @@ async def body_of(
     if kind not in types:
         issue = Issue("not-supported", "The body is to be application/fhir+json.")
         raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=415)
-    return await _read(request, limit_octets)
+    return await read_body(request, limit_octets)
 
 
 async def form_of(request: Request, *, only_body: bool = False) -> list[tuple[str, str]]:
@@ -66,7 +67,7 @@ async def form_of(request: Request, *, only_body: bool = False) -> list[tuple[st
     if kind != FORM:
         issue = Issue("not-supported", f"The body of a search is {FORM}.")
         raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=415)
-    body = await _read(request, FORM_OCTETS_MAX)
+    body = await read_body(request, FORM_OCTETS_MAX)
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     return pairs if only_body else [*pairs, *request.query_params.multi_items()]
 
@@ -137,7 +138,12 @@ def _json(body: bytes, status: int, headers: Mapping[str, str]) -> Response:
     return Response(body, status, {**fixed, **headers}, f"{FHIR_JSON}; charset=utf-8")
 
 
-async def _read(request: Request, limit_octets: int) -> bytes:
+async def read_body(request: Request, limit_octets: int) -> bytes:
+    """Return the body, of whatever type.
+
+    Raises:
+        DirectError: MESSAGE_TOO_BIG; MESSAGE_MALFORMED, it does not end.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:18]) > limit_octets:
         raise DirectError(Reason.MESSAGE_TOO_BIG, "Content-Length is over the limit")

@@ -26,7 +26,7 @@ from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.terms import JSON
 
-__all__ = ["check", "dump", "load", "load_any", "require_type"]
+__all__ = ["check", "decimal_text", "dump", "load", "load_any", "require_type"]
 
 # fhir.md 1.3: fhir.resources raises RecursionError from about 300 on.
 DEPTH_MAX: Final = 64
@@ -82,7 +82,7 @@ def load_any(text: bytes) -> Any:
 
 def dump(resource: Mapping[str, Any]) -> bytes:
     """Return `resource` as JSON; a `Decimal` as it was written."""
-    return orjson.dumps(resource, default=_number)
+    return orjson.dumps(resource, default=decimal_text)
 
 
 def require_type(resource: JSON, expected: str) -> None:
@@ -187,6 +187,7 @@ def _malformed(value: Any, path: str) -> Iterator[Issue]:
     """Yield what FHIR forbids in any JSON; iterative, so that depth is judged, not suffered."""
     pending: list[tuple[Any, str, int]] = [(value, path, 1)]
     seen = 0
+    extended: set[str] = set()  # the arrays that have another beside them, of extensions
     while pending:
         item, at, depth = pending.pop()
         seen += 1
@@ -197,6 +198,7 @@ def _malformed(value: Any, path: str) -> Iterator[Issue]:
             if not item:
                 yield Issue("structure", "An object must not be empty.", at)
             pending.extend((child, f"{at}.{key}", depth + 1) for key, child in item.items())
+            extended |= {f"{at}.{key[1:]}" for key in item if key.startswith("_")}
             yield from _bad_names(item, at)
         elif isinstance(item, list):
             if not item:
@@ -204,7 +206,7 @@ def _malformed(value: Any, path: str) -> Iterator[Issue]:
             pending.extend((child, f"{at}[{n}]", depth + 1) for n, child in enumerate(item))
         elif isinstance(item, str):
             yield from _bad_string(item, at)
-        elif item is None and "._" not in at:
+        elif item is None and "._" not in at and at.rpartition("[")[0] not in extended:
             # FHIR json.html: null stands only beside an extended primitive in an array.
             yield Issue("structure", "null is not a value.", at)
 
@@ -311,7 +313,8 @@ def _no_constant(text: str) -> None:
     raise _invalid(Issue("structure", "NaN and infinity are not JSON."))
 
 
-def _number(value: object) -> orjson.Fragment:
+def decimal_text(value: object) -> orjson.Fragment:
+    """Return a decimal as it was written, for `orjson.dumps`."""
     if isinstance(value, Decimal):
         return orjson.Fragment(str(value))
     raise TypeError(type(value).__name__)
