@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from certs.identity import Identity
+from gateway.cli.__main__ import app
 from gateway.clock import utc_now
 from tests.helpers import cms_builder as cms
 from tests.helpers.console import SCRIPT, run
@@ -67,13 +69,22 @@ def arguments(folder: Path, name: str, *more: object) -> list[object]:
     return ["inspect", folder / name, *keys, "--recipient", RECIPIENT, *more]
 
 
-def shown(folder: Path, message: bytes, *more: object) -> tuple[int, str]:
-    """The exit status and what people see of `message`."""
+def printed(folder: Path, message: bytes, *more: object) -> tuple[int, str]:
+    """The exit status of the console script, and what it prints of `message` into a pipe."""
     (folder / "message.eml").write_bytes(message)
     done = run(*arguments(folder, "message.eml", *more), check=False)
     assert not done.stderr
     assert SECRET not in done.stdout
     return done.returncode, done.stdout
+
+
+def shown(folder: Path, message: bytes, *more: object) -> tuple[int, str]:
+    """The same without a process of its own."""
+    (folder / "message.eml").write_bytes(message)
+    done = CliRunner().invoke(app, [str(a) for a in arguments(folder, "message.eml", *more)])
+    assert not done.stderr
+    assert SECRET not in done.stdout
+    return done.exit_code, done.stdout
 
 
 def lines_of(output: str) -> list[str]:
@@ -93,7 +104,7 @@ def good(stranger: Stranger, signer: Identity, reader: Identity) -> bytes:
 
 
 def test_a_good_message_layer_by_layer(folder: Path, good: bytes) -> None:
-    status, output = shown(folder, good)
+    status, output = printed(folder, good)
     assert status == 0
     assert lines_of(output)[0] == "accepted"
     has(
@@ -152,7 +163,7 @@ def test_a_changed_message_shows_its_envelope_and_that_no_signer_verifies(
 ) -> None:
     entity = WRAPPER + (HEADER + PARTS).encode()
     plaintext = cms.detached(entity, signer).replace(b"180/110", b"120/080")
-    status, output = shown(folder, cms.sealed(plaintext, reader))
+    status, output = printed(folder, cms.sealed(plaintext, reader))
     assert status == 1
     has(
         output,
@@ -170,7 +181,7 @@ def test_somebody_elses_message_shows_for_whom_it_is(
     folder: Path, stranger: Stranger, signer: Identity
 ) -> None:
     other = stranger.identity("somebody@else.example")
-    status, output = shown(folder, stranger.seal(HEADER.encode(), signer, other.certificate))
+    status, output = printed(folder, stranger.seal(HEADER.encode(), signer, other.certificate))
     assert status == 1
     has(
         output,
@@ -201,7 +212,7 @@ def test_an_unsigned_message_shows_its_envelope(folder: Path, reader: Identity) 
 
 
 def test_a_message_in_clear_shows_its_header_only(folder: Path) -> None:
-    status, output = shown(folder, (HEADER + PARTS).encode())
+    status, output = printed(folder, (HEADER + PARTS).encode())
     assert status == 1
     has(output, "refused: not-secured", f"From: Dr. Rivera <{SENDER}>", "no further layer")
 
