@@ -1,27 +1,42 @@
-"""Cases MT of the Edge Test Tool at the mail edge: each failure is told once, to whom it concerns.
+"""Cases MT of the Edge Test Tool: each outcome is told once, to whom it concerns.
 
-Requirements section 7.8. The whole gateway runs, and the peer is a whole gateway too.
+Requirements sections 7.8 and 7.9 (of the cases for XDR, those that any edge can be asked; ours is
+FHIR). First the whole gateway runs, and the peer is a whole gateway too; then time is a test's
+own, the peer's notices are made by hand, and an hour passes in an instant.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import aiosmtplib
 import dns.name
 import dns.zone
+import httpx
 import pytest
 
-from gateway import dsn, messages, queue
+from certs.address import DirectAddress, parse_address
+from certs.errors import Reason
+from fhir_bridge.terms import Terms
+from gateway import audit, dsn, mdn, messages, queue
 from gateway.clock import utc_now
 from gateway.config import HostPort, Mailbox
-from gateway.messages import Direction, Kind, Message
+from gateway.database import SqlDatabase
+from gateway.exchange import Fhir
+from gateway.mdn import Disposition
+from gateway.messages import Direction, Kind, Message, Source
 from gateway.sandbox import Hisp, Sandbox, open_sandbox
 from gateway.spool import SpoolBodies
 from gateway.tls_policy import Demand
+from tests.helpers import agent as at
+from tests.helpers.agent import RIVERA, WINDOW, Agent, mail, open_agent
+from tests.helpers.pki import NOW
 from tests.helpers.scripted_smtp import ScriptedServer, serving
 from trust_bundles import store
 
@@ -255,3 +270,269 @@ async def test_mt41_trusted_but_undeliverable_is_processed_then_failed_and_told_
         report = await the_one_report(sandbox)
         assert len(await listed(sandbox.lakeview, Direction.OUTGOING, Kind.MDN)) == 2
     assert [recipient for recipient, _ in failed(report)] == [CHEN]
+
+
+async def test_mt29_a_dispatched_message_is_told_to_who_asked(tmp_path: Path) -> None:
+    async with open_sandbox(tmp_path) as sandbox:
+        message_id = await submit(sandbox.hillside, CHEN, options=REQUEST)
+
+        async def told() -> bool:
+            return bool(await own_notices(sandbox.hillside)) and await at_rest(sandbox.hillside)
+
+        await eventually(told)
+        [notice] = await own_notices(sandbox.hillside)
+        assert await reports(sandbox.hillside) == []
+    assert (notice.disposition, notice.final_destination) == (Disposition.DISPATCHED, True)
+    assert (str(notice.final_recipient), notice.original_message_id) == (CHEN, message_id)
+
+
+async def own_notices(hisp: Hisp) -> list[mdn.Mdn]:
+    """The MDNs that were made for the HISP's own users."""
+    found = await listed(hisp, Direction.INCOMING, Kind.MDN)
+    bodies = SpoolBodies(
+        database=hisp.listening.database,
+        folder=hisp.config.gateway.data / "spool",
+        clock=utc_now,
+    )
+    read = []
+    for message in found:
+        if message.source is Source.AGENT:
+            assert message.body_key is not None
+            async with bodies.open(message.body_key) as body:
+                read.append(mdn.parse(BytesIO(body.read())))
+    return read
+
+
+async def test_mt19_mt48_mt30_mt31_a_request_by_fhir_counts_only_where_it_is_well_formed(
+    tmp_path: Path,
+) -> None:
+    url = Terms().extension("wants-dispatched")
+    async with open_sandbox(tmp_path) as sandbox, httpx.AsyncClient(timeout=30) as http:
+        client = Fhir(http, sandbox.hillside)
+        for value in ({"valueBoolean": True}, {"valueString": "optioXXX"}, None):
+            extension = [] if value is None else [{"url": url, **value}]
+            await client.create(communication(sandbox, extension))
+
+        async def answered() -> bool:
+            notices = await listed(sandbox.lakeview, Direction.OUTGOING, Kind.MDN)
+            return len(notices) >= 4 and await at_rest(sandbox.lakeview)
+
+        await eventually(answered)
+        sent = await listed(sandbox.hillside, Direction.OUTGOING, Kind.MESSAGE)
+        notices = await listed(sandbox.lakeview, Direction.OUTGOING, Kind.MDN)
+    assert sorted(message.wants_dispatched for message in sent) == [False, False, True]
+    assert len({message.message_id_header for message in sent}) == 3
+    # Three are processed; dispatched is said of the one that asked for it as it must.
+    assert len(notices) == 4
+
+
+def communication(sandbox: Sandbox, extension: list[dict[str, Any]]) -> dict[str, Any]:
+    def who(address: object) -> dict[str, Any]:
+        return {"identifier": {"system": "urn:ietf:rfc:3986", "value": f"mailto:{address}"}}
+
+    return {
+        "resourceType": "Communication",
+        "status": "in-progress",
+        "topic": {"text": "Referral"},
+        "sender": who(sandbox.hillside.user),
+        "recipient": [who(sandbox.lakeview.user)],
+        "payload": [{"contentString": "Hello"}],
+        **({"extension": extension} if extension else {}),
+    }
+
+
+# With time in our hands
+
+ABOUT = "<1@hillside.example>"
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+async def agent(sqlite_database: SqlDatabase, tmp_path: Path) -> AsyncIterator[Agent]:
+    async with open_agent(sqlite_database, tmp_path) as opened:
+        yield opened
+
+
+async def sent(
+    agent: Agent, options: str, *recipients: DirectAddress, reader: str = "inbox"
+) -> UUID:
+    """A message of Rivera's that has left. `reader`: where she reads what becomes of it."""
+    if reader == "mail-server":
+        agent.mail_servers.add(RIVERA)
+    whom = recipients or (at.CHEN,)
+    more = [options.strip() or "X-None: 1"]
+    message = await agent.submit(mail(RIVERA, *whom, more=more), *whom)
+    await agent.run()
+    assert set((await agent.states(message)).values()) == {"relayed"}
+    return message
+
+
+async def at_time(agent: Agent, when: timedelta) -> None:
+    agent.clock.now = NOW + when
+    await agent.transmission.time_out()
+    await agent.run()
+
+
+async def told(agent: Agent) -> list[tuple[str, str]]:
+    """What the sender has been told: each recipient, and what became of it."""
+    heard = []
+    for message in await agent.listed(Direction.INCOMING):
+        body = BytesIO(await agent.body(message.body_key))
+        if message.source is Source.AGENT and message.kind is Kind.DSN:
+            each = dsn.parse(body).recipients
+            heard += [(str(one.recipient), str(one.status)) for one in each if one.failed]
+        elif message.source is Source.AGENT:
+            notice = mdn.parse(body)
+            assert notice.disposition is not None
+            heard.append((str(notice.final_recipient), notice.disposition.value))
+    return sorted(heard)
+
+
+READERS = pytest.mark.parametrize("reader", ["inbox", "mail-server"])
+TIMED_OUT = [(str(at.CHEN), "5.4.7")]
+
+
+@READERS
+@BOTH_MODES
+async def test_mt4_mt8_mt12_mt26_no_processed_notice_is_told_when_the_hour_is_over(
+    agent: Agent, options: str, reader: str
+) -> None:
+    # MT8 and MT12 are MT4 for users who read by IMAP and POP: at a mail server of theirs.
+    await sent(agent, options, reader=reader)
+    await at_time(agent, WINDOW - SECOND)
+    assert await told(agent) == []
+    await at_time(agent, WINDOW)
+    assert await told(agent) == TIMED_OUT
+    await at_time(agent, WINDOW + timedelta(days=8))
+    assert await told(agent) == TIMED_OUT
+    by_mail = [s for s in agent.peers.sent if s.recipients == (RIVERA,)]
+    assert len(by_mail) == (1 if reader == "mail-server" else 0)
+
+
+async def test_mt27_no_dispatched_notice_is_told_when_the_hour_is_over(agent: Agent) -> None:
+    await sent(agent, REQUEST)
+    await agent.mdn(Disposition.PROCESSED, ABOUT)
+    await at_time(agent, WINDOW - SECOND)
+    assert await told(agent) == []
+    await at_time(agent, WINDOW)
+    assert await told(agent) == TIMED_OUT
+
+
+@pytest.mark.parametrize("late", [timedelta(minutes=5), timedelta(days=7) - WINDOW])
+async def test_mt28_a_dispatched_notice_after_the_hour_is_suppressed_and_recorded(
+    agent: Agent, late: timedelta
+) -> None:
+    message = await sent(agent, REQUEST)
+    await agent.mdn(Disposition.PROCESSED, ABOUT)
+    await at_time(agent, WINDOW)
+    agent.clock.now += late
+    notice = await agent.mdn(Disposition.DISPATCHED, ABOUT, final_destination=True)
+    await agent.run()
+    assert await told(agent) == TIMED_OUT
+    assert await agent.states(message) == {at.CHEN: "failed"}
+    assert (await agent.message(notice)).parent == message
+    events = await agent.database.read(lambda c: audit.list_events(c, limit=99))
+    [ignored] = [event for event in events if event.action == "mdn-dispatched"]
+    assert ignored.outcome == "ignored"
+
+
+@READERS
+async def test_mt29_both_notices_in_time_are_told_as_dispatched_and_nothing_else(
+    agent: Agent, reader: str
+) -> None:
+    await sent(agent, REQUEST, reader=reader)
+    await at_time(agent, timedelta(minutes=1))
+    await agent.mdn(Disposition.PROCESSED, ABOUT)
+    await agent.run()
+    assert await told(agent) == []
+    await at_time(agent, WINDOW - SECOND)
+    await agent.mdn(Disposition.DISPATCHED, ABOUT, final_destination=True)
+    await agent.run()
+    await at_time(agent, 2 * WINDOW)
+    assert await told(agent) == [(str(at.CHEN), "dispatched")]
+
+
+async def failed_mdn(agent: Agent) -> None:
+    await agent.mdn(Disposition.FAILED, ABOUT)
+
+
+async def postmasters_dsn(agent: Agent) -> None:
+    await agent.dsn(ABOUT, at.CHEN, speaker=parse_address("postmaster@direct.lakeview.example"))
+
+
+async def nothing(_agent: Agent) -> None: ...
+
+
+@BOTH_MODES
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(failed_mdn, nothing, id="mt23a-failed-mdn"),
+        pytest.param(postmasters_dsn, nothing, id="mt23b-dsn"),
+        pytest.param(failed_mdn, postmasters_dsn, id="mt23c-mdn-then-dsn"),
+        pytest.param(postmasters_dsn, failed_mdn, id="dsn-then-mdn"),
+    ],
+)
+async def test_mt1_mt23_a_bad_address_that_the_peer_tells_of_is_told_once(
+    agent: Agent,
+    options: str,
+    first: Callable[[Agent], Awaitable[None]],
+    second: Callable[[Agent], Awaitable[None]],
+) -> None:
+    await sent(agent, options)
+    await first(agent)
+    await second(agent)
+    await agent.run()
+    assert [recipient for recipient, _ in await told(agent)] == [str(at.CHEN)]
+    await at_time(agent, WINDOW)
+    assert len(await told(agent)) == 1
+
+
+@BOTH_MODES
+async def test_mt18_mt47_of_two_recipients_each_has_its_own_outcome(
+    agent: Agent, options: str
+) -> None:
+    await sent(agent, options, at.CHEN, at.NURSE)
+    await agent.mdn(Disposition.FAILED, ABOUT, speaker=at.NURSE, sender=at.NURSE)
+    await agent.mdn(Disposition.PROCESSED, ABOUT)
+    await agent.mdn(Disposition.DISPATCHED, ABOUT, final_destination=bool(options))
+    await agent.run()
+    await at_time(agent, WINDOW)
+    good = [(str(at.CHEN), "dispatched")] if options else []
+    assert [one for one in await told(agent) if one[0] == str(at.CHEN)] == good
+    assert [one for one, _ in await told(agent)].count(str(at.NURSE)) == 1
+
+
+async def test_mt21_mt46_the_request_of_the_edge_is_in_the_direct_message_as_it_was(
+    agent: Agent,
+) -> None:
+    await sent(agent, REQUEST)
+    [out] = agent.peers.sent
+    assert REQUEST.encode() in out.opened(at.CHEN)
+
+
+async def test_mt22_a_bad_request_of_the_edge_is_sent_on_and_awaits_no_dispatched_notice(
+    agent: Agent,
+) -> None:
+    message = await sent(agent, REQUEST.replace("optional,true", "optioXXX,tXX"))
+    await agent.mdn(Disposition.PROCESSED, ABOUT)
+    await at_time(agent, 2 * WINDOW)
+    assert await agent.states(message) == {at.CHEN: "processed"}
+    assert await told(agent) == []
+
+
+@BOTH_MODES
+async def test_mt41_trusted_but_undeliverable_is_told_while_the_sender_waits(
+    agent: Agent, options: str
+) -> None:
+    agent.mail_servers.add(RIVERA)
+    agent.peers.replies = {RIVERA: (Reason.BACKBONE_UNAVAILABLE, "4.3.2", "Try again later")}
+    content = mail(at.CHEN, RIVERA, more=[options.strip() or "X-None: 1"])
+    await agent.receive(content, RIVERA)
+    for minute in range(60):
+        await at_time(agent, timedelta(minutes=minute))
+    made = await agent.listed(Direction.OUTGOING, Kind.MDN)
+    bodies = [await agent.body(message.body_key) for message in made]
+    said = [mdn.parse(BytesIO(body)).disposition for body in bodies]
+    assert set(said) == {Disposition.PROCESSED, Disposition.FAILED}
+    assert len(said) == 2
