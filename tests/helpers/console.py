@@ -69,9 +69,9 @@ class Installation:
     @contextlib.contextmanager
     def served(self) -> Iterator[subprocess.Popen[bytes]]:
         """Serve, ready when the context begins; a process still alive at its end is stopped."""
-        process = subprocess.Popen([SCRIPT, "serve", "--config", self.config])
+        process = subprocess.Popen(self.command)
         try:
-            self._wait_until_ready(process)
+            self.wait_until_ready(process)
             yield process
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -81,7 +81,13 @@ class Installation:
                 process.kill()
                 process.wait()
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    @property
+    def command(self) -> list[str]:
+        """What serves it."""
+        return [str(SCRIPT), "serve", "--config", str(self.config)]
+
+    def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Return when the process that serves it takes connections."""
         end = time.monotonic() + READY_S
         while time.monotonic() < end:
             assert process.poll() is None, "serve ended by itself"
