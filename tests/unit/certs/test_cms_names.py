@@ -83,6 +83,28 @@ def test_a_name_written_anew_is_the_same_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tag", "encoding"),
+    [
+        pytest.param(0x0C, "utf-8", id="utf8"),
+        pytest.param(0x13, "ascii", id="printable"),
+        pytest.param(0x14, "latin-1", id="t61"),
+        pytest.param(0x16, "ascii", id="ia5"),
+        pytest.param(0x1C, "utf-32-be", id="universal"),
+        pytest.param(0x1E, "utf-16-be", id="bmp"),
+    ],
+)
+def test_every_type_of_string_is_the_same_name(tag: int, encoding: str) -> None:
+    def named_by(tag: int, value: bytes) -> bytes:
+        attribute = der.sequence(der.oid("2.5.4.3"), der.tlv(tag, value))
+        return der.sequence(der.sequence(der.tlv(der.SET, attribute)), der.integer(5))
+
+    text = "R\u00e9gime" if tag not in (0x13, 0x16) else "Regime"
+    assert comparable(named_by(tag, text.upper().encode(encoding))) == comparable(
+        named_by(0x0C, text.encode())
+    )
+
+
+@pytest.mark.parametrize(
     "name",
     [
         b"",

@@ -345,6 +345,24 @@ def test_the_signing_certificate_that_is_meant(info: bytes) -> None:
 MALLORY = identity("rsa2048", "mallory")
 
 
+@pytest.mark.parametrize("oid", [ESS, ESS_V2], ids=["v1", "v2"])
+def test_the_first_of_several_signing_certificates_is_the_signer(oid: bytes) -> None:
+    # RFC5035 3 and 4: the others are of its path; policies may follow.
+    algorithm = hashes.SHA1() if oid == ESS else hashes.SHA256()
+    own, other = (
+        der.sequence(fingerprint(algorithm, who), issuer_and_serial(who.certificate))
+        for who in (ALICE, MALLORY)
+    )
+    for certificates, good in ((own + other, True), (other + own, False)):
+        value = der.sequence(der.sequence(certificates), der.sequence(der.sequence(der.NULL)))
+        attributes = sorted([TYPE, DIGEST, cms.attribute(oid, value)])
+        info = cms.signer_info(ALICE, CONTENT, attributes=attributes)
+        if good:
+            assert verified(cms.signed_data([info], [ALICE.certificate]))
+        else:
+            assert refusal(info) == "the signer meant another certificate"
+
+
 @pytest.mark.parametrize(
     "info",
     [

@@ -6,6 +6,7 @@ import io
 
 from certs.cms import der
 from certs.cms.algorithms import ContentEncryption
+from certs.cms.names import key_identifier
 from certs.policy import CertificatePolicy
 from gateway.layers import Layers, layers_of
 from gateway.smime import SealOptions
@@ -112,3 +113,49 @@ def test_no_octet_changed_inside_makes_it_raise() -> None:
     for at in range(0, len(plaintext), 5):
         changed = plaintext[:at] + bytes((plaintext[at] ^ 0x05,)) + plaintext[at + 1 :]
         layers(cms.sealed(changed, rsa), "rsa2048")
+
+
+def test_recipients_of_other_kinds_are_shown() -> None:
+    rsa = identity("rsa2048", "bob")
+    others = [der.tlv(der.context(n), der.integer(0)) for n in (2, 3, 4, 5)]
+    odd = [der.sequence(der.integer(0)), der.tlv(der.context(1), der.integer(3))]
+    infos = [*others, *odd, cms.key_transport(bytes(32), rsa)]
+    found = layers(cms.message(cms.enveloped(b"x", infos, bytes(32))), "rsa2048")
+    assert found.envelope is not None
+    kinds = [(r.kind, r.ours is not None) for r in found.envelope.recipients]
+    assert kinds == [
+        ("key-encryption key", False),
+        ("password", False),
+        ("other", False),
+        ("unknown", False),
+        ("key transport", False),
+        ("key agreement", False),
+        ("key transport", True),
+    ]
+
+
+def test_names_are_as_the_certificate_has_them() -> None:
+    rsa = identity("rsa2048", "bob")
+    by_key = der.tlv(der.context(0, constructed=False), key_identifier(rsa.certificate) or b"")
+    found = layers(
+        cms.message(
+            cms.enveloped(
+                b"x",
+                [
+                    cms.key_transport(bytes(32), rsa),
+                    cms.key_transport(bytes(32), rsa, rid=by_key),
+                    cms.key_transport(bytes(32), rsa, rid=der.sequence(der.NULL)),
+                ],
+                bytes(32),
+            )
+        ),
+        "rsa2048",
+    )
+    assert found.envelope is not None
+    serial, root = rsa.certificate.serial_number, "Sealed messages root"
+    digest = key_identifier(rsa.certificate) or b""
+    assert [r.name for r in found.envelope.recipients] == [
+        f"serial {serial:x} of Common Name: {root}, Organization: {root}",
+        f"key identifier {digest.hex()}",
+        "unreadable name 30020500",
+    ]
