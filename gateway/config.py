@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -41,7 +41,6 @@ __all__ = [
     "Smtp",
     "Tracking",
     "Trust",
-    "describe",
     "load",
     "parse_host_port",
     "read_password",
@@ -324,32 +323,6 @@ def load(path: Path) -> Config:
     except SettingsError as error:  # the environment, where it is to be JSON
         raise _invalid(str(error)) from None
     return _anchored(config, path.absolute().parent)
-
-
-def describe() -> str:
-    """Return the annotated sample of a configuration file, every value at its default."""
-    lines = ["# direct-gateway configuration. Every value shown is the default.", ""]
-    for name, field in Config.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            lines += [f"[{name}]  # {(section.__doc__ or '').splitlines()[0]}"]
-            for key, item in section.model_fields.items():
-                lines.append(f"# {key} = {_toml(item.default)}  # {item.description}")
-        else:
-            lines += [f"[{name}]  # {field.description}"]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, tuple):
-        return str([str(item) for item in value]).replace("'", '"')
-    text = getattr(value, "value", value)
-    return f'"{"" if text is None else text}"'
 
 
 def _anchored(config: Config, folder: Path) -> Config:

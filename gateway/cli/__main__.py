@@ -13,7 +13,7 @@ import typer
 from gateway.cli.completion import PROGRAM, prepare_completion
 from gateway.cli.lazy import LazyGroup, Place
 
-__all__ = ["app", "main"]
+__all__ = ["app", "call", "main"]
 
 
 _LIFE: Final = "gateway.cli.cert_life"
@@ -62,6 +62,7 @@ _PLACES: Final = {
     "audit": Place("gateway.cli.audit", "audit", "What was done, by whom."),
     "apply": Place("gateway.cli.declare", "apply", "Make the site as a file declares it."),
     "export": Place("gateway.cli.declare", "export", "Write the site as such a file."),
+    "batch": Place("gateway.cli.batch", "batch", "Run verbs, one a line."),
     "completion": Place("gateway.cli.completion", "completion", "Let the shell complete verbs."),
     "lookup": Place("gateway.cli.lookup", "lookup", "Find a recipient's certificate."),
     "inspect": Place("gateway.cli.inspect", "inspect", "Judge a stored message."),
@@ -105,6 +106,15 @@ def main() -> None:
     """Run the command line."""
     prepare_completion()
     app(prog_name=PROGRAM)
+
+
+def call(words: list[str]) -> int:
+    """Run one verb within this process and return its exit status."""
+    try:
+        app(words, prog_name=PROGRAM)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from gateway.cli.common import (
     table,
 )
 from gateway.clock import utc_now
-from gateway.config import describe, load
+from gateway.config import load
+from gateway.config_sample import describe
 from gateway.initialise import initialise
 from gateway.logs import log_to
 from trust_bundles import store as anchors

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.helpers.servers import free_port
 
-__all__ = ["Installation", "run"]
+__all__ = ["Installation", "Said", "run"]
 
 SCRIPT = Path(sys.executable).parent / "direct-gateway"
 READY_S = 30.0
@@ -30,6 +31,14 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+class Said(NamedTuple):
+    """What one call came to: `output` is its JSON, or its text where it failed."""
+
+    status: int
+    output: Any
+    error: str
 
 
 @dataclass
@@ -65,6 +74,23 @@ class Installation:
 
     def json(self, *arguments: object) -> Any:
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def batch(self, *calls: Sequence[object]) -> list[Said]:
+        """Run several calls, each with `--json`, in one process of the script."""
+        lines = [
+            shlex.join([*map(str, call), "--config", str(self.config), "--json"]) for call in calls
+        ]
+        done = subprocess.run(
+            [SCRIPT, "batch", "--json", "--keep-going"],
+            input="\n".join(lines),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(said) == len(calls), done.stdout + done.stderr
+        return [Said(one["status"], one["output"], one["error"]) for one in said]
 
     @contextlib.contextmanager
     def served(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -10,7 +10,8 @@ import pytest
 from certs.cms.algorithms import ContentEncryption, KeyTransport
 from certs.errors import DirectError, Reason
 from certs.policy import Profile
-from gateway.config import Config, HostPort, describe, load, parse_host_port, read_password
+from gateway.config import Config, HostPort, load, parse_host_port, read_password
+from gateway.config_sample import describe
 from gateway.tls_policy import Demand
 
 
