@@ -7,12 +7,14 @@ client has a mailbox of its own. What is sent is really sent, and its MDN comes 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
+from cumulus_fhir_support import FatalNetworkError, FhirClient
 from fhirclient import client as smart
 from fhirclient import server as smart_server
 from fhirclient.models import bundle as smart_bundle
@@ -20,9 +22,13 @@ from fhirclient.models import communication as smart_communication
 from fhirclient.models import patient as smart_patient
 from fhirpy import AsyncFHIRClient
 from fhirpy.base.exceptions import OperationOutcome, ResourceNotFound
+from jwcrypto import jwk
 from pymedplum import MedplumClient
 from pymedplum.exceptions import MedplumError, PreconditionFailedError
 
+from certs.address import parse_address
+from fhir_bridge.backend_clients import add_backend_client
+from gateway.clock import utc_now
 from tests.helpers.fhir_site import App, FhirSite, eventually, fhir_site, node_steps
 
 T = TypeVar("T")
@@ -173,6 +179,35 @@ def drive_smart_python(app: App) -> None:
         smart_communication.Communication.read(identities[0], server)
     with pytest.raises(smart_server.FHIRNotFoundException):
         smart_patient.Patient.read("nobody", server)
+
+
+async def test_cumulus(site: FhirSite) -> None:
+    """SMART Backend Services: discovery, a signed assertion, a token, and what its scopes allow."""
+    app = await site.app("cumulus")
+    key = jwk.JWK.generate(kty="EC", crv="P-384", kid="1", alg="ES384", use="sig")
+    keys = [{**json.loads(key.export_private()), "key_ops": ["sign"]}]
+    public = json.dumps({"keys": [json.loads(key.export_public())]})
+    mailbox = parse_address(app.mailbox)
+    identity = await site.sandbox.hillside.listening.database.write(
+        lambda c: add_backend_client(
+            c, "cumulus-backend", [mailbox], public, utc_now(), scopes="system/Communication.rs"
+        )
+    )
+    async with app.http() as http:
+        draft = communication(app, status="preparation")
+        assert (await http.post("/Communication", json=draft)).status_code == 201
+    async with FhirClient(
+        app.url, ["Communication"], smart_client_id=str(identity), smart_jwks={"keys": keys}
+    ) as client:
+        found = await client.request("GET", "Communication?status=preparation")
+        [entry] = found.json()["entry"]
+        assert entry["resource"]["topic"] == {"text": "Referral"}
+        one = await client.request("GET", f"Communication/{entry['resource']['id']}")
+        assert one.headers["etag"] == 'W/"1"'
+        with pytest.raises(FatalNetworkError) as refused:
+            await client.request("GET", "Patient", retry_delays=[])
+        assert refused.value.response is not None
+        assert refused.value.response.status_code == 403
 
 
 async def test_pymedplum(site: FhirSite) -> None:
