@@ -131,6 +131,9 @@ def readable(cert: x509.Certificate) -> bool:
 
 
 def _may_issue(cert: x509.Certificate) -> bool:
+    # RFC5280 4.1.2.6: a CA has a name. Nameless ones would all be each other's issuers.
+    if not cert.subject.rdns:
+        return False
     if cert.version is not x509.Version.v3:
         return True
     # RFC5280 4.2.1.9 and 4.2.1.3: in version 3, only a certificate that says so is a CA's.

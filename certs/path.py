@@ -46,7 +46,7 @@ from pyhanko_certvalidator.validate import async_validate_path
 from certs.errors import DirectError, Reason
 from certs.issuers import IssuerIndex, readable, same_authority, signed_by
 from certs.policy import CertificatePolicy
-from certs.profile import extensions_of, valid_at
+from certs.profile import extensions_of, known_where_critical, valid_at
 
 __all__ = ["Attempt", "Initial", "Path", "attempts", "find_path"]
 
@@ -181,9 +181,13 @@ def _validate(path: Path, now: datetime, policy: CertificatePolicy, initial: Ini
     """Put one path to RFC5280 6.1.
 
     Raises:
-        DirectError: CERTIFICATE_EXPIRED or NOT_TRUSTED, with the validator's words.
+        DirectError: CERTIFICATE_EXPIRED or NOT_TRUSTED, with the validator's words;
+            CERTIFICATE_UNFIT where the anchor has an unknown critical extension.
     """
     _names_bounded(path)
+    # RFC5280 6.1 takes only name and key from an anchor. Its administrator put in a certificate,
+    # whose critical extensions are limits that nobody may pass over.
+    known_where_critical(extensions_of(path.anchor))
     leaf, *above = [_converted(cert) for cert in path.certificates]
     anchor = _converted(path.anchor)
     try:

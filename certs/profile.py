@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs.errors import DirectError, Reason
 from certs.policy import CertificatePolicy
 
-__all__ = ["extensions_of", "fit_to_encrypt", "fit_to_sign", "valid_at"]
+__all__ = ["extensions_of", "fit_to_encrypt", "fit_to_sign", "known_where_critical", "valid_at"]
 
 T = TypeVar("T", bound=x509.ExtensionType)
 
@@ -92,12 +92,24 @@ def extensions_of(cert: x509.Certificate) -> x509.Extensions:
         raise _unfit(f"extensions do not parse: {type(error).__name__}") from None
 
 
+def known_where_critical(extensions: x509.Extensions) -> None:
+    """Return where every critical extension is one that we, or the path validator, process.
+
+    Raises:
+        DirectError: CERTIFICATE_UNFIT (RFC5280 4.2).
+    """
+    for extension in extensions:
+        known = isinstance(extension.value, _PROCESSED) or extension.oid == _POLICY_MAPPINGS
+        if extension.critical and not known:
+            raise _unfit(f"unknown critical extension {extension.oid.dotted_string}")
+
+
 def _fit(cert: x509.Certificate, policy: CertificatePolicy) -> x509.KeyUsage | None:
     """Judge what signing and encrypting have in common; return the key usage, if any."""
     if cert.version is not x509.Version.v3:
         raise _unfit("not an X.509 v3 certificate")
     extensions = extensions_of(cert)
-    _known_where_critical(extensions)
+    known_where_critical(extensions)
     _key_allowed(cert, policy)
     _digest_allowed(cert, policy)
     _mail_allowed(extensions)
@@ -106,13 +118,6 @@ def _fit(cert: x509.Certificate, policy: CertificatePolicy) -> x509.KeyUsage | N
     if policy.require_key_separation and enciphers and (not usage or usage.digital_signature):
         raise _unfit("one key for both signing and encrypting (AS-012)")
     return usage
-
-
-def _known_where_critical(extensions: x509.Extensions) -> None:
-    # RFC5280 4.2: reject a certificate with a critical extension one does not process.
-    for extension in extensions:
-        if extension.critical and not isinstance(extension.value, _PROCESSED):
-            raise _unfit(f"unknown critical extension {extension.oid.dotted_string}")
 
 
 def _key_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
@@ -166,6 +171,7 @@ def _value(extensions: x509.Extensions, kind: type[T]) -> T | None:
 _MAIL: Final = frozenset(
     {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 )
+_POLICY_MAPPINGS: Final = x509.ObjectIdentifier("2.5.29.33")  # the library has no class for it
 _PROCESSED: Final = (
     x509.BasicConstraints,
     x509.KeyUsage,

@@ -228,10 +228,10 @@ def reissue(
     changes = dict(extensions or {})
     builder = (
         x509.CertificateBuilder()
-        .subject_name(subject or certificate.subject)
+        .subject_name(certificate.subject if subject is None else subject)
         .issuer_name(ca.certificate.subject)
         .public_key((public_key or _Holder(certificate)).public_key())
-        .serial_number(serial or x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(certificate.not_valid_before_utc)
         .not_valid_after(certificate.not_valid_after_utc)
     )
