@@ -38,7 +38,7 @@ from trust_bundles.policy import Direction as Way
 from trust_bundles.policy import Purpose
 from trust_bundles.sets import AnchorSets
 
-__all__ = ["Change", "Flip", "Replayed", "replay"]
+__all__ = ["Change", "Decrypting", "Flip", "Replayed", "replay"]
 
 Change = Callable[[Connection], None]
 AT_ONCE = 8

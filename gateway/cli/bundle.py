@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Connection
 
-from gateway.bundle_refresh import AT_ONCE, open_refresher
 from gateway.cli.asking import confirm
 from gateway.cli.common import (
     DEFAULT_CONFIG,
@@ -286,6 +285,9 @@ async def _refreshed(
 ) -> list[Outcome]:
     if not names:
         return []
+    # Imported here, for it brings HTTP and DNS: the other verbs need neither.
+    from gateway.bundle_refresh import AT_ONCE, open_refresher
+
     async with open_refresher(
         site.config, site.database, actor=actor(), clock=utc_now
     ) as refresher:

@@ -45,7 +45,7 @@ from trust_bundles.anchors import Anchors, difference
 from trust_bundles.bundle import read_bundle
 from trust_bundles.bundle_writer import write_p7b, write_p7m, write_pem
 
-__all__ = ["contents"]
+__all__ = ["Format", "contents"]
 
 contents = typer.Typer(help="What a bundle holds.", no_args_is_help=True)
 
