@@ -21,7 +21,7 @@ from certs.errors import Reason
 from fhir_bridge.access import Recorded, Trail
 from fhir_bridge.clients import Client
 from fhir_bridge.criteria import bad_search
-from fhir_bridge.exchange import resource_response
+from fhir_bridge.exchange import form_of, resource_response
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import not_found
@@ -72,7 +72,8 @@ class AuditApi:
 
     async def search(self, request: Request, kind: ResourceType, client: Client) -> Response:
         """Return events, the newest first; by `agent-name` and `subtype`, exactly."""
-        given = dict(request.query_params)
+        posted = request.method == "POST"
+        given = dict(await form_of(request) if posted else request.query_params.multi_items())
         unknown = sorted(given.keys() - _KNOWN)
         if unknown:
             # An auditor who believes that a filter was applied must not be wrong.

@@ -289,7 +289,12 @@ def _entry(item: Any, position: int, base_url: str) -> _Entry:
     conditions = {
         header: str(request[name]) for name, header in _CONDITIONS.items() if name in request
     }
+    if not all(value.isascii() and value.isprintable() for value in conditions.values()):
+        raise FhirError(Reason.RESOURCE_INVALID, [Issue("value", "This is no condition.", at)])
     relative = url.removeprefix(base_url).lstrip("/")
+    if not relative.partition("?")[0]:
+        issue = Issue("not-supported", "A Bundle holds no other Bundle to be done.", at)
+        raise FhirError(Reason.RESOURCE_INVALID, [issue])
     full = full_url if isinstance(full_url, str) else None
     return _Entry(position, str(method), relative, full, resource, conditions)
 

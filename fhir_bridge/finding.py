@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,6 +35,8 @@ from fhir_bridge.tables import NEVER, fhir_index, fhir_resource
 
 __all__ = ["Page", "find"]
 
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 _LAST_UPDATED: Final = COMMON[1]
 
 
@@ -297,7 +299,9 @@ def _compare(
         case "ap":
             # FHIR suggests a tenth of the distance from now.
             margin = abs(now - asked.low) / 10
-            return sa.and_(low < asked.high + margin, high > asked.low - margin)
+            first = asked.low - min(margin, asked.low - _EARLIEST)
+            last = asked.high + min(margin, _LATEST - asked.high)
+            return sa.and_(low < last, high > first)
         case _:
             return within
 

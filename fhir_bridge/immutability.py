@@ -15,7 +15,7 @@ from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.terms import JSON, Terms
 
-__all__ = ["require_changeable", "require_deletable"]
+__all__ = ["require_changeable", "require_deletable", "require_no_claims"]
 
 _FROZEN: Final = (
     "sender",
@@ -30,6 +30,8 @@ _FROZEN: Final = (
     "medium",
 )
 _DELETABLE: Final = frozenset({"preparation", "entered-in-error"})
+# Extensions of a Communication that tell of its signature, its octets, where it came from.
+_CLAIMS: Final = ("direct-trust", "raw-message")
 # Made by the gateway; a client reads them.
 OURS_ONLY: Final = frozenset({"Provenance", "AuditEvent"})
 
@@ -51,6 +53,23 @@ def require_changeable(old: Mapping[str, Any], new: JSON, *, message: bool, term
         issues.append(_frozen("Communication.extension"))
     if issues:
         raise FhirError(Reason.RESOURCE_CONFLICT, issues)
+
+
+def require_no_claims(new: Mapping[str, Any], terms: Terms) -> None:
+    """Return where a client's own resource does not state what only the gateway can know.
+
+    Otherwise one client of a mailbox could show the others a message as received and trusted.
+
+    Raises:
+        FhirError: RESOURCE_CONFLICT (409, business-rule).
+    """
+    urls = {terms.extension(name) for name in _CLAIMS}
+    stated = [e for e in new.get("extension", ()) if e.get("url") in urls]
+    if stated:
+        issue = Issue(
+            "business-rule", "Only the gateway states this.", f"{new['resourceType']}.extension"
+        )
+        raise FhirError(Reason.RESOURCE_CONFLICT, [issue])
 
 
 def require_deletable(old: Mapping[str, Any], *, message: bool) -> None:

@@ -64,9 +64,9 @@ def threads(
     found = []
     for row in connection.execute(statement):
         header = stored_of(row)
-        last = _last(connection, header.id)
+        last = _last(connection, header)
         if last is not None:
-            found.append(Thread(header, last, _unread(connection, header.id)))
+            found.append(Thread(header, last, _unread(connection, header)))
     return tuple(found)
 
 
@@ -75,8 +75,14 @@ def mark_read(
 ) -> int:
     """Mark a message, or each received message of a thread, and return how many changed."""
     part = fhir_index.alias()
-    of_thread = sa.select(part.c.resource_id).where(
-        part.c.name == "part-of", part.c.target == stored.id
+    of_thread = (
+        sa.select(part.c.resource_id)
+        .join(fhir_resource, fhir_resource.c.id == part.c.resource_id)
+        .where(
+            part.c.name == "part-of",
+            part.c.target == stored.id,
+            fhir_resource.c.owner == stored.owner,
+        )
     )
     ids: Sequence[UUID] = [*connection.execute(of_thread).scalars()] or [stored.id]
     known = set(
@@ -94,13 +100,15 @@ def mark_read(
     return len(new)
 
 
-def _last(connection: sa.Connection, header: UUID) -> Stored | None:
+# Anybody may write a reference to a header: what is not of its mailbox is not of its thread.
+def _last(connection: sa.Connection, header: Stored) -> Stored | None:
     statement = (
         sa.select(fhir_resource)
         .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
         .where(
             fhir_index.c.name == "part-of",
-            fhir_index.c.target == header,
+            fhir_index.c.target == header.id,
+            fhir_resource.c.owner == header.owner,
             fhir_resource.c.deleted.is_(False),
         )
         .order_by(fhir_resource.c.activity.desc(), fhir_resource.c.id.desc())
@@ -110,16 +118,18 @@ def _last(connection: sa.Connection, header: UUID) -> Stored | None:
     return stored_of(row) if row else None
 
 
-def _unread(connection: sa.Connection, header: UUID) -> int:
+def _unread(connection: sa.Connection, header: Stored) -> int:
     part, direction = fhir_index.alias(), fhir_index.alias()
     statement = (
         sa.select(sa.func.count())
         .select_from(part)
+        .join(fhir_resource, fhir_resource.c.id == part.c.resource_id)
         .join(direction, direction.c.resource_id == part.c.resource_id)
         .outerjoin(fhir_read, fhir_read.c.communication_id == part.c.resource_id)
         .where(
             part.c.name == "part-of",
-            part.c.target == header,
+            part.c.target == header.id,
+            fhir_resource.c.owner == header.owner,
             direction.c.name == "direction",
             direction.c.value == "inbound",
             fhir_read.c.communication_id.is_(None),

@@ -42,6 +42,7 @@ CRITERIA_MAX: Final = 50
 SORTS_MAX: Final = 4
 CHAIN_MAX: Final = 3
 INCLUDES_MAX: Final = 20
+KEY_MAX: Final = 1 << 62  # what a database holds as an integer
 # What the HTTP layer reads, and what changes no result.
 _PASSED_OVER: Final = frozenset({"_format", "_pretty", "_totalMethod"})
 
@@ -165,9 +166,13 @@ def read_cursor(text: str) -> tuple[str | int, ...]:
         keys = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, binascii.Error, RecursionError):
         keys = None
-    if not isinstance(keys, list) or not all(isinstance(k, str | int) for k in keys) or not keys:
+    if not isinstance(keys, list) or not keys or not all(map(_is_key, keys)):
         raise bad_search("value", "This is not a cursor of ours.")
     return tuple(keys)
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) or (type(key) is int and abs(key) < KEY_MAX)
 
 
 class _Reader:

@@ -27,7 +27,7 @@ from fhir_bridge.binaries import add_binaries
 from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.finding import find
-from fhir_bridge.immutability import require_changeable, require_deletable
+from fhir_bridge.immutability import require_changeable, require_deletable, require_no_claims
 from fhir_bridge.lifting import Lifted, lift
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Outbox
@@ -279,6 +279,8 @@ class Writer:
         require_type(resource, kind.name)
         lifted = await lift(resource, bodies=self._bodies, owner=client.own, now=self._clock())
         await asyncio.to_thread(check, resource)
+        if old is None or old.message is None:
+            require_no_claims(resource, self._terms)
         if kind.name == "Subscription":
             rules = partial(subscribed, resource, old, client, self._hook_hosts, self._terms)
             await self._database.read(rules)
