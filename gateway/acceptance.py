@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection
 
 from certs.address import DirectAddress
@@ -44,6 +45,8 @@ __all__ = [
     "first_job",
     "must_fit",
 ]
+
+_log = structlog.get_logger(__name__)
 
 NO_PEERS: Final = Peers()
 USUAL: Final = Windows()
@@ -167,6 +170,9 @@ class SmtpReception:
         else:
             new = await _relayed(session, envelope, content, now)
         accepted = await _commit(self._database, new, now)
+        _log.info(
+            "message accepted", message=str(accepted), by=session.role.value, size=content.size
+        )
         self._wake()
         return accepted
 

@@ -99,6 +99,7 @@ async def make_agent(
         sender=metrics.sender(
             _sender(stack, config, database, DnsClient(resolver=resolver)), "backbone"
         ),
+        observer=metrics,
         clock=utc_now,
         retry_at=_retry_at,
     )
@@ -138,6 +139,7 @@ def _handlers(
         ),
         inbox=inbox,
         notices=notices,
+        observer=metrics,
         clock=utc_now,
         retry_at=_retry_at,
     )

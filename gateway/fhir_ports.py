@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import BinaryIO, Final
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection
 
 from certs.errors import DirectError, Reason
@@ -28,6 +29,8 @@ from gateway.ports import BodySink, BodyStore, StoredBody
 from gateway.tracking import Windows
 
 __all__ = ["FhirBodies", "FhirOutbox"]
+
+_log = structlog.get_logger(__name__)
 
 # How often a waiting client's message is looked at, in seconds.
 SETTLED_POLL_S: Final = 0.02
@@ -103,6 +106,7 @@ class FhirOutbox:
             record(connection, new.id)
 
         await self._database.write(work)
+        _log.info("message accepted", message=str(new.id), by="fhir", size=new.body.size)
         self._wake()
         return new.id
 

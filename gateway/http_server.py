@@ -49,7 +49,11 @@ class HttpServer:
         return address, bound
 
     async def start(self, app: ASGIApp) -> None:
-        """Serve `app`; return when it accepts connections."""
+        """Serve `app`; return when it accepts connections.
+
+        Raises:
+            DirectError: INTERNAL; it never will.
+        """
         if self._socket is None:
             raise DirectError(Reason.INTERNAL, "start before bind")
         config = uvicorn.Config(
@@ -68,7 +72,13 @@ class HttpServer:
         config.ssl = self._tls
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        await self._server.ready.wait()
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            error = self._task.exception()
+            detail = f"the HTTP server did not start: {type(error).__name__}"
+            raise DirectError(Reason.INTERNAL, detail)
 
     async def stop(self, grace_s: float) -> None:
         """Let requests in progress end within `grace_s` seconds, then close."""
@@ -77,7 +87,7 @@ class HttpServer:
             done, _ = await asyncio.wait([self._task], timeout=grace_s)
             if not done:
                 self._server.force_exit = True
-                await self._task
+                await asyncio.wait([self._task])
         if self._socket is not None:
             self._socket.close()
 

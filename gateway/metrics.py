@@ -7,7 +7,9 @@ counts. There is no address, name or content in any label, only closed sets of w
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import BinaryIO, Final
 from uuid import UUID
 
@@ -25,6 +27,8 @@ __all__ = ["Metrics"]
 
 # From a cached answer to the patience of a slow peer.
 SECONDS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600)
+# From a peer next door to the patience of our queue.
+MESSAGE_SECONDS: Final = (0.5, 2, 10, 60, 300, 900, 3600, 14_400, 86_400)
 OK: Final = "ok"
 
 
@@ -33,54 +37,32 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._accepted = Counter(
-            "direct_gateway_smtp_messages",
-            "Messages at the end of DATA, by what was answered",
-            ["role", "outcome"],
-            registry=self.registry,
+        self._accepted = self._counter(
+            "smtp_messages", "Messages at the end of DATA, by what was answered", "role", "outcome"
         )
-        self._recipients = Counter(
-            "direct_gateway_smtp_recipients",
-            "RCPT commands, by what was answered",
-            ["role", "outcome"],
-            registry=self.registry,
+        self._recipients = self._counter(
+            "smtp_recipients", "RCPT commands, by what was answered", "role", "outcome"
         )
-        self._authentications = Counter(
-            "direct_gateway_smtp_authentications",
-            "Authentications at the edge",
-            ["outcome"],
-            registry=self.registry,
+        self._authentications = self._counter(
+            "smtp_authentications", "Authentications at the edge", "outcome"
         )
-        self._attempts = Counter(
-            "direct_gateway_delivery_attempts",
+        self._attempts = self._counter(
+            "delivery_attempts",
             "Recipients in delivery attempts, by what became of them",
-            ["way", "outcome", "tls", "tls_policy"],
-            registry=self.registry,
+            *("way", "outcome", "tls", "tls_policy"),
         )
-        self._jobs = Counter(
-            "direct_gateway_jobs",
-            "Jobs that were worked on, by kind and end",
-            ["kind", "outcome"],
-            registry=self.registry,
+        self._jobs = self._counter(
+            "jobs", "Jobs that were worked on, by kind and end", "kind", "outcome"
         )
-        self._bundles = Counter(
-            "direct_gateway_bundle_refreshes",
-            "Refreshes of trust bundles, by what became of them",
-            ["outcome"],
-            registry=self.registry,
+        self._bundles = self._counter(
+            "bundle_refreshes", "Refreshes of trust bundles, by what became of them", "outcome"
         )
-        self._revocation = Counter(
-            "direct_gateway_revocation_not_learnt",
-            "Judgements of certificates without a fresh answer about revocation",
-            ["outcome"],
-            registry=self.registry,
+        self._decided = self._counter(
+            "decisions", "Recipients decided on, by what was decided", "direction", "outcome"
         )
-        self._expiring = Gauge(
-            "direct_gateway_certificates_expiring",
-            "Our certificates in use that expire within so many days with none to replace them",
-            ["within_days"],
-            registry=self.registry,
-        )
+        heard = "From the acceptance of a message to what was heard of a recipient"
+        self._message_s = self._histogram("message", heard, "event", MESSAGE_SECONDS)
+        self._crypto_s = self._histogram("crypto", "Sealing or opening one message", "step")
         self._accept_s = self._histogram("accept", "From the end of DATA to the commit", "role")
         self._delivery_s = self._histogram("delivery", "One delivery attempt", "way")
         self._lookup_s = self._histogram("lookup", "Discovery of one address", "outcome")
@@ -101,6 +83,19 @@ class Metrics:
     def handlers(self, handlers: Mapping[str, Handler]) -> dict[str, Handler]:
         """Return the handlers by kind of job, counted and timed."""
         return {kind: self._handler(kind, handle) for kind, handle in handlers.items()}
+
+    def decided(self, direction: str, reasons: Iterable[Reason | None]) -> None:
+        """Count the recipients of a message by what was decided of them."""
+        for reason in reasons:
+            self._decided.labels(direction, OK if reason is None else reason.code).inc()
+
+    def heard(self, event: str, after: timedelta) -> None:
+        """Count what was heard of a recipient, and how long after the message was accepted."""
+        self._message_s.labels(event).observe(after.total_seconds())
+
+    def timed(self, step: str) -> AbstractContextManager[object]:
+        """Time the sealing or opening of a message."""
+        return self._crypto_s.labels(step).time()
 
     def accepted(self, session: Session, outcome: str, seconds: float) -> None:
         """Count a message at the end of DATA."""
@@ -140,14 +135,14 @@ class Metrics:
         for days, count in counts.items():
             self._expiring.labels(str(days)).set(count)
 
-    def _histogram(self, name: str, text: str, label: str) -> Histogram:
-        return Histogram(
-            f"direct_gateway_{name}_seconds",
-            text,
-            [label],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"direct_gateway_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, label: str, buckets: Sequence[float] = SECONDS
+    ) -> Histogram:
+        full = f"direct_gateway_{name}_seconds"
+        return Histogram(full, text, [label], buckets=buckets, registry=self.registry)
 
     def _handler(self, kind: str, handle: Handler) -> Handler:
         async def counted(job: Job) -> Result:

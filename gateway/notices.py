@@ -16,6 +16,8 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from certs.address import DirectAddress
 from certs.ids import new_id
 from gateway import dsn, mdn
@@ -26,6 +28,8 @@ from gateway.messages import Direction, Kind, Message, NewMessage, Source
 from gateway.ports import BodyStore
 
 __all__ = ["Notices"]
+
+_log = structlog.get_logger(__name__)
 
 
 class Notices:
@@ -182,6 +186,7 @@ class Notices:
         sink.write(text)
         # A job may run again after a crash: the same notice has the same key, and is sent once.
         key = hashlib.sha256(f"{parent} {kind.value} {once}".encode()).hexdigest()
+        _log.info("notice made", message=str(identifier), about=str(parent), kind=kind.value)
         return NewMessage(
             id=identifier,
             direction=direction,

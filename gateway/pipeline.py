@@ -16,7 +16,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import BinaryIO, Final
+from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection
 
 from certs.address import DirectAddress
@@ -24,7 +26,7 @@ from certs.errors import DirectError, Reason
 from certs.identity import Identity
 from certs.policy import CertificatePolicy, loosest
 from certs.ports import Clock, Database
-from gateway import progress, spool
+from gateway import messages, progress, spool
 from gateway.inbox import Arrival, Inbox, store, trust_shown
 from gateway.judgement import (
     Judgement,
@@ -36,6 +38,7 @@ from gateway.judgement import (
 )
 from gateway.notices import Notices
 from gateway.notification import learn, read_notice
+from gateway.observer import Observer
 from gateway.outcomes import (
     Sealed,
     Task,
@@ -53,6 +56,7 @@ from gateway.outcomes import (
     without_key,
 )
 from gateway.ports import BodyStore, Directory, Envelope, Keys, RetryAt, StoredBody
+from gateway.progress import Change
 from gateway.queue import Job
 from gateway.scratch import scratch
 from gateway.sealer import Sealer
@@ -63,6 +67,8 @@ from trust_bundles.decision import Decision
 __all__ = ["Pipeline"]
 
 COPY_OCTETS: Final = 256 * 1024
+
+_log = structlog.get_logger(__name__)
 
 
 class Pipeline:
@@ -79,6 +85,7 @@ class Pipeline:
         sealer: Sealer,
         inbox: Inbox,
         notices: Notices,
+        observer: Observer,
         clock: Clock,
         retry_at: RetryAt,
     ) -> None:
@@ -90,6 +97,7 @@ class Pipeline:
         self._sealer = sealer
         self._inbox = inbox
         self._notices = notices
+        self._observer = observer
         self._clock = clock
         self._retry_at = retry_at
 
@@ -104,6 +112,7 @@ class Pipeline:
         except DirectError as error:
             # What cannot be made ready for one recipient cannot for any.
             decisions, sealed = [undecided(address, error) for address in waiting], ()
+        self._observer.decided("outgoing", [d.reason for d in decisions])
         later = [d for d in decisions if d.reason is not None and d.reason.retryable]
         failed = [d for d in decisions if d.reason is not None and not d.reason.retryable]
         due = self._retry_at(job.attempts, task.message.received_at, now)
@@ -132,7 +141,8 @@ class Pipeline:
         if not signers:
             decisions = [without_key(decision) for decision in decisions]
         ready = [decision for decision in decisions if decision.reason is None]
-        sealed = await self._sealer.seal(task, ready, signers, now)  # (io)
+        with self._observer.timed("seal"):
+            sealed = await self._sealer.seal(task, ready, signers, now)  # (io)
         made = {copy.domain for copy in sealed}
         decisions = [
             decision if decision.reason or decision.address.domain in made else too_big(decision)
@@ -159,6 +169,7 @@ class Pipeline:
                 believed = await self._trust.signer(signer_evidence(opened), policies, now)  # (io)
                 judgement = believed.without(refusals)
                 judgement.require_one()
+                self._observer.decided("incoming", [d.reason for d in judgement.decisions.values()])
                 take = self._notice if is_notice(opened.facts) else self._delivery
                 due = self._retry_at(job.attempts, task.message.received_at, now)
                 if due is None or not judgement.unsettled:
@@ -166,6 +177,7 @@ class Pipeline:
                 record = await take(task, opened, judgement.settled, inner, now)  # (io)
                 return _for_the_others(judgement, due, record)
             except DirectError as error:
+                self._observer.decided("incoming", [error.reason] * len(task.waiting))
                 return self._refused(job, task, error, now, opened, judgement)
 
     async def _open(
@@ -177,9 +189,10 @@ class Pipeline:
     ) -> Opened:
         policy = loosest(policies.values())
         async with self._bodies.open(task.body_key) as sealed:
-            return await asyncio.to_thread(
-                open_message, sealed, inner, identities=identities, policy=policy
-            )
+            with self._observer.timed("open"):
+                return await asyncio.to_thread(
+                    open_message, sealed, inner, identities=identities, policy=policy
+                )
 
     async def _delivery(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
@@ -216,7 +229,8 @@ class Pipeline:
         content = await self._keep(task, inner)  # (io)
 
         def record(connection: Connection) -> None:
-            parent, _ = learn(connection, notice, judgement.accepted, now=now)
+            parent, changes = learn(connection, notice, judgement.accepted, now=now)
+            self._learnt(connection, task, parent, changes, now)
             take_in(
                 connection,
                 task,
@@ -229,6 +243,22 @@ class Pipeline:
             )
 
         return record
+
+    def _learnt(
+        self,
+        connection: Connection,
+        task: Task,
+        parent: UUID | None,
+        changes: Sequence[Change],
+        now: datetime,
+    ) -> None:
+        """Tell the log and the metrics what a notice has changed."""
+        events = [change.event.value for change in changes]
+        _log.info("notice read", message=str(task.message.id), about=str(parent), changes=events)
+        original = messages.get(connection, parent) if parent and changes else None
+        if original is not None:
+            for event in events:
+                self._observer.heard(event, now - original.received_at)
 
     async def _keep(self, task: Task, inner: BinaryIO) -> StoredBody:
         """Make the judged message durable, as it is, unless an earlier try has."""

@@ -23,6 +23,7 @@ from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from gateway import messages, progress, timeline
 from gateway.messages import Recipient
+from gateway.observer import Observer
 from gateway.outcomes import Task, load, must_go_on
 from gateway.ports import Attempt, BodyStore, RetryAt, Sender
 from gateway.progress import Change
@@ -46,12 +47,14 @@ class Transmission:
         database: Database,
         bodies: BodyStore,
         sender: Sender,
+        observer: Observer,
         clock: Clock,
         retry_at: RetryAt,
     ) -> None:
         self._database = database
         self._bodies = bodies
         self._sender = sender
+        self._observer = observer
         self._clock = clock
         self._retry_at = retry_at
 
@@ -82,6 +85,10 @@ class Transmission:
             for attempt in delivery.attempts
             if attempt not in later or due is None
         ]
+
+        for change in changes:
+            if change.event is Event.RELAYED:
+                self._observer.heard(change.event.value, now - task.message.received_at)
 
         def record(connection: Connection) -> None:
             timeline.add_attempts(connection, task.message.id, delivery, now)

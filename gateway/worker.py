@@ -227,7 +227,9 @@ class Worker:
         finally:
             self._destinations.ended(job.destination, self._clock(), answered=answered)
         error = await _outcome(self._record(job, outcome))
-        if error is not None:
+        if error is None:
+            _log.info("job done", message=job.payload.get("message"), **_told(job, outcome))
+        else:
             await self._record_broken(job, self._unforeseen(job, error))
 
     def _unforeseen(self, job: Job, error: BaseException) -> _Broken | Failed:
@@ -334,6 +336,13 @@ def _settle(connection: Connection, job: Job, result: Result | _Broken) -> None:
         case Failed():
             queue.fail(connection, job, result.reason, result.detail)
     result.record(connection)
+
+
+def _told(job: Job, outcome: Result | _Broken) -> dict[str, object]:
+    """Return what the log says of a job that has come to an end."""
+    reason = None if isinstance(outcome, Done) else outcome.reason.code
+    ended = type(outcome).__name__.strip("_").lower()
+    return {"job": str(job.id), "kind": job.kind, "ended": ended, "reason": reason}
 
 
 def _hand_back(connection: Connection, jobs: Iterable[Job]) -> None:

@@ -34,6 +34,7 @@ from gateway.fhir_ports import FhirBodies, FhirOutbox
 from gateway.inbox import Inbox
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message, NewMessage, Recipient, Source
+from gateway.metrics import Metrics
 from gateway.notices import Notices
 from gateway.peers import Peers as KnownPeers
 from gateway.pipeline import Pipeline
@@ -263,6 +264,7 @@ class Agent:
     transmission: Transmission
     edge: EdgeDelivery
     woken: list[None]
+    metrics: Metrics
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -467,6 +469,7 @@ async def open_agent(
     bodies = SpoolBodies(database=database, folder=folder / "spool", clock=clock)
     inbox = Inbox(places=FixedPlaces(mail_servers), terms=Terms())
     notices = Notices(bodies=bodies, hostname=HOSTNAME)
+    metrics = Metrics()
     woken: list[None] = []
 
     def wake() -> None:
@@ -503,6 +506,7 @@ async def open_agent(
             sealer=Sealer(database=database, bodies=bodies, hostname=HOSTNAME, peers=known),
             inbox=inbox,
             notices=notices,
+            observer=metrics,
             clock=clock,
             retry_at=retry_at,
         ),
@@ -510,6 +514,7 @@ async def open_agent(
             database=database,
             bodies=bodies,
             sender=peers,
+            observer=metrics,
             clock=clock,
             retry_at=retry_at,
         ),
@@ -524,6 +529,7 @@ async def open_agent(
             answer_by=partial(next_attempt, jitter=0.5, patience=RELAY),
         ),
         woken=woken,
+        metrics=metrics,
     )
 
 

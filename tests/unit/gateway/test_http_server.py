@@ -96,6 +96,17 @@ async def test_address_is_taken_before_the_start() -> None:
     assert caught.value.reason is Reason.INTERNAL
 
 
+async def test_server_that_cannot_start_says_so() -> None:
+    server = HttpServer(tls=None)
+    server.bind("127.0.0.1", 0)
+    await server.stop(GRACE_S)  # closes the socket
+    with pytest.raises(DirectError) as caught:
+        async with asyncio.timeout(GRACE_S):
+            await server.start(Pages().app())
+    assert caught.value.reason is Reason.INTERNAL
+    await server.stop(GRACE_S)
+
+
 async def test_server_that_never_started_gives_its_address_back() -> None:
     server = HttpServer(tls=None)
     host, port = server.bind("::1", 0)

@@ -275,6 +275,7 @@ def watching(agent: Agent, database: Poisoned) -> Transmission:
         database=database,
         bodies=agent.bodies,
         sender=agent.peers,
+        observer=agent.metrics,
         clock=agent.clock,
         retry_at=retry_at,
     )
