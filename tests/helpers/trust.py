@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import sqlalchemy as sa
 from cryptography import x509
 
 from certs.address import parse_address
 from certs.ports import Database
 from tests.helpers.pki import NOW, Ca
 from trust_bundles import store
+from trust_bundles.bundle import read_bundle
+from trust_bundles.bundle_writer import write_p7b
+from trust_bundles.bundles import Settings, add_bundle
 from trust_bundles.policy import Direction
+from trust_bundles.versions import Arrival, install
 
-__all__ = ["ADDRESS", "BOTH", "COLLEAGUE", "NOW", "ONE", "TWO", "add", "cas"]
+__all__ = ["ADDRESS", "BOTH", "COLLEAGUE", "NOW", "ONE", "TWO", "add", "install_bundle"]
 
 BOTH = frozenset(Direction)
 ONE = Ca.create("One").certificate
@@ -42,6 +47,15 @@ async def add(
     )
 
 
-def cas(count: int, prefix: str = "Member") -> list[x509.Certificate]:
-    """That many CA certificates, over one key."""
-    return [Ca.create(f"{prefix} {n}", label="member").certificate for n in range(count)]
+async def install_bundle(
+    database: Database, name: str, anchors: Collection[x509.Certificate]
+) -> None:
+    """Add a bundle with these anchors in force; nobody uses it yet."""
+    content = write_p7b(anchors)
+    arrival = Arrival(content, read_bundle(content, now=NOW), None, "file", "test")
+
+    def write(c: sa.Connection) -> None:
+        add_bundle(c, name, Settings(), NOW)
+        install(c, name, arrival, now=NOW)
+
+    await database.write(write)
