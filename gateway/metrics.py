@@ -60,6 +60,17 @@ class Metrics:
         self._decided = self._counter(
             "decisions", "Recipients decided on, by what was decided", "direction", "outcome"
         )
+        self._revocation = self._counter(
+            "revocation_not_learnt",
+            "Judgements of certificates without a fresh answer about revocation",
+            "outcome",
+        )
+        self._expiring = Gauge(
+            "direct_gateway_certificates_expiring",
+            "Our certificates in use that expire within so many days with none to replace them",
+            ["within_days"],
+            registry=self.registry,
+        )
         heard = "From the acceptance of a message to what was heard of a recipient"
         self._message_s = self._histogram("message", heard, "event", MESSAGE_SECONDS)
         self._crypto_s = self._histogram("crypto", "Sealing or opening one message", "step")
