@@ -21,7 +21,7 @@ __all__ = ["DirectAddress", "parse_address", "parse_domain"]
 
 # RFC5321 4.5.3.1.1 and 4.5.3.1.2
 LOCAL_PART_OCTETS: Final = 64
-DOMAIN_OCTETS: Final = 255
+DOMAIN_OCTETS: Final = 253  # which make 255 in the DNS (RFC1035 2.3.4)
 LABEL_OCTETS: Final = 63
 
 _ATEXT: Final = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"

@@ -42,6 +42,7 @@ __all__ = ["LiveDirectory", "open_directory"]
 
 DEADLINE_S: Final = 30.0  # CD-009: for one address, whatever its servers do
 URLS: Final = 4  # IPKIX records followed in one set
+CERTIFICATES: Final = 50  # looked at, of one server's
 CERTIFICATE_OCTETS: Final = 64 * 1024
 
 
@@ -136,9 +137,8 @@ class LiveDirectory:
         for address in await self._dns.addresses(query.server.host):
             try:
                 values = await self._ldap.certificates(address, query.server.port, query.mail)
-                return Answer(
-                    tuple(certificates_from(values)), asked=f"{address}:{query.server.port}"
-                )
+                found = certificates_from(values[:CERTIFICATES])
+                return Answer(tuple(found), asked=f"{address}:{query.server.port}")
             except DirectError as error:
                 failure = error
         if failure is not None:

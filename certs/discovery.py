@@ -146,7 +146,11 @@ class Discovery:
         else:
             yield CertQuery(Level.DNS_ADDRESS, name)
         yield CertQuery(Level.DNS_DOMAIN, domain_name(self.address))
-        yield ServersQuery(Level.LDAP_ADDRESS, service_name(self.address))
+        service = service_name(self.address)
+        if service is None:
+            self._skip(Level.LDAP_ADDRESS, self.address.domain, "domain is too long for a service")
+            return
+        yield ServersQuery(Level.LDAP_ADDRESS, service)
         yield from self._ask_servers(Level.LDAP_ADDRESS, str(self.address))
         yield from self._ask_servers(Level.LDAP_DOMAIN, self.address.domain)
 

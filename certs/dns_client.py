@@ -37,6 +37,7 @@ UDP_SHARE: Final = 0.6  # of the lifetime; the rest is for TCP
 EDNS_OCTETS: Final = 1232  # What crosses every path unfragmented (CD-026).
 NEGATIVE_TTL_S: Final = 300
 AUTHORITIES: Final = 3  # name servers of a zone that are asked
+AUTHORITY_ADDRESSES: Final = 6
 DNS_PORT: Final = 53
 
 # CD-027: intermediaries that do not know CERT say so in one of these ways.
@@ -199,7 +200,8 @@ class DnsClient:
             servers = [record.target for record in found if isinstance(record, NS)]
             if servers:
                 hosts = [server.to_text(omit_final_dot=True) for server in servers[:AUTHORITIES]]
-                return [address for host in hosts for address in await self.addresses(host)]
+                addresses = [one for host in hosts for one in await self.addresses(host)]
+                return addresses[:AUTHORITY_ADDRESSES]
             zone = zone.parent()
         return []
 

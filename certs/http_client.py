@@ -106,7 +106,8 @@ class HttpClient:
                 return await self._follow(request, limit_octets, failure)
         except TimeoutError:
             raise DirectError(failure, f"{request.url.host}: timed out") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError) as error:
+            # A ValueError is about a URL or a name that the server sent us to.
             raise DirectError(failure, f"{request.url.host}: {type(error).__name__}") from None
 
     async def _follow(self, request: _Request, limit_octets: int, failure: Reason) -> bytes:

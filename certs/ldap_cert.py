@@ -39,9 +39,12 @@ class Server:
         return f"{self.host}:{self.port}"
 
 
-def service_name(address: DirectAddress) -> dns.name.Name:
-    """Return the name of the SRV record set (CD-040)."""
-    return dns.name.from_text(f"_ldap._tcp.{address.domain}")
+def service_name(address: DirectAddress) -> dns.name.Name | None:
+    """Return the name of the SRV record set (CD-040), None where it would be too long for one."""
+    try:
+        return dns.name.from_text(f"_ldap._tcp.{address.domain}")
+    except dns.name.NameTooLong:
+        return None
 
 
 def servers_in_order(rdatas: Iterable[Rdata]) -> tuple[Server, ...]:

@@ -134,8 +134,8 @@ class PublicView:
         try:
             name = dns.name.from_text(f"_ldap._tcp.{domain}")
             answer = await self._dns.records(name, RdataType.SRV)
-        except DirectError as error:
-            return Seen(failure=error.detail), {}
+        except (DirectError, dns.name.NameTooLong) as error:
+            return Seen(failure=str(error)), {}
         servers = servers_in_order(answer.records)
         pairs = [(subject, server) for server in servers for subject in subjects]
         entries = await asyncio.gather(*(self._entry(*pair) for pair in pairs))
@@ -207,8 +207,8 @@ class PublicView:
     async def _texts(self, name: str) -> Seen:
         try:
             answer = await self._dns.records(dns.name.from_text(name), RdataType.TXT)
-        except DirectError as error:
-            return Seen(failure=error.detail)
+        except (DirectError, dns.name.NameTooLong) as error:
+            return Seen(failure=str(error))
         return Seen(tuple(_text(record) for record in answer.records if isinstance(record, TXT)))
 
 

@@ -143,8 +143,8 @@ def _records(publication: Publication) -> Iterator[tuple[dns.name.Name, RdataTyp
         yield owner, RdataType.CERT, f"{PKIX} 0 0 {encoded}"
     for preference, host in enumerate(publication.mail_hosts):
         yield domain, RdataType.MX, f"{preference * 10} {host}."
-    service = dns.name.from_text(f"_ldap._tcp.{publication.domain}")
     for server in publication.ldap:
+        service = dns.name.from_text(f"_ldap._tcp.{publication.domain}")
         rdata = f"{server.priority} {server.weight} {server.port} {server.host}."
         yield service, RdataType.SRV, rdata
 

@@ -109,7 +109,7 @@ class StsPolicies:
         try:
             name = dns.name.from_text(f"_mta-sts.{domain}")
             answer = await self._dns.records(name, RdataType.TXT)
-        except DirectError:
+        except (DirectError, dns.name.NameTooLong):
             return None
         texts = (
             b"".join(record.strings).decode("ascii", "replace")
