@@ -28,7 +28,7 @@ from tests.helpers.crash_sweep import Fault
 from tests.helpers.neighbours import NOBODY, PEER, Neighbours, neighbours
 from tests.helpers.round_check import SETTLED_S, Round, settled, told_once
 
-__all__ = ["FAULTS", "Broken", "calls_of_a_thread", "render", "spread", "sweep"]
+__all__ = ["FAULTS", "Broken", "calls_of_a_thread", "render", "spread", "sweep", "traced"]
 
 SYNCS: Final = "fsync,fdatasync"
 WRITES: Final = "write,pwrite64"
@@ -83,7 +83,7 @@ async def calls_of_a_thread(folder: Path) -> dict[str, int]:
         counts = {}
         for number, calls in enumerate((SYNCS, WRITES)):
             trace = folder / "trace"
-            async with _traced(gateway.pid, trace, "-e", f"trace={calls}"):
+            async with traced(gateway.pid, trace, "-e", f"trace={calls}"):
                 this = Round.of(900 + number)
                 await _load(around, this)
                 await settled(around, this)
@@ -164,7 +164,7 @@ async def _break(gateway: _Gateway, number: int, fault: Fault, place: int) -> Br
         await gateway.start()
     trace = around.here.folder / "trace"
     inject = f"inject={fault.calls}:{fault.inject}:when={place}"
-    async with _traced(gateway.pid, trace, "-e", f"trace={fault.calls}", "-e", inject):
+    async with traced(gateway.pid, trace, "-e", f"trace={fault.calls}", "-e", inject):
         load = asyncio.create_task(_load(around, this))
         await _struck(gateway, this, load, trace)
     fired = not gateway.alive or "(INJECTED)" in trace.read_text(errors="replace")
@@ -209,7 +209,7 @@ async def _load(around: Neighbours, this: Round) -> None:
 
 
 @asynccontextmanager
-async def _traced(pid: int, trace: Path, *options: str) -> AsyncIterator[None]:
+async def traced(pid: int, trace: Path, *options: str) -> AsyncIterator[None]:
     """Have strace at all threads of a process until the block ends."""
     trace.write_text("")
     command = ["strace", "-f", "-qq", "-o", str(trace), *options, "-p", str(pid)]

@@ -66,6 +66,7 @@ class Hisp(MemoryReception):
         self.copies: Counter[str] = Counter()
         self.answers: dict[str, set[tuple[Disposition, str]]] = defaultdict(set)
         self.sizes: Counter[str] = Counter()
+        self.signed_by: dict[str, list[x509.Certificate]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._port = 0
@@ -140,8 +141,10 @@ class Hisp(MemoryReception):
 
     def _open(self, sealed: bytes) -> tuple[Facts, bytes]:
         clear = io.BytesIO()
-        smime.unseal(io.BytesIO(sealed), clear, identities=[self.identity])
-        return facts_of(io.BytesIO(clear.getvalue())), clear.getvalue()
+        unsealed = smime.unseal(io.BytesIO(sealed), clear, identities=[self.identity])
+        facts = facts_of(io.BytesIO(clear.getvalue()))
+        self.signed_by[str(facts.message_id)] = [one.certificate for one in unsealed.signers]
+        return facts, clear.getvalue()
 
     async def _answer(self, original: Facts) -> None:
         notice = mdn.build(
@@ -189,8 +192,14 @@ class Neighbours:
 
     async def receive(self, message_id: str, octets: int) -> None:
         """Let the HISP send a message to our user until it is acknowledged."""
-        clear = _mail(PEER, [USER], message_id, octets)
-        await self.hisp.send(await asyncio.to_thread(self.hisp.seal, clear))
+        await self.hisp.send(await self._sealed(message_id, octets))
+
+    async def receive_once(self, message_id: str, octets: int) -> None:
+        """Let the HISP send a message to our user, and raise what is answered to it."""
+        await deliver(self.hisp.target, PEER, USER, await self._sealed(message_id, octets))
+
+    async def _sealed(self, message_id: str, octets: int) -> bytes:
+        return await asyncio.to_thread(self.hisp.seal, _mail(PEER, [USER], message_id, octets))
 
     async def create(self, text: str) -> str:
         """POST a Communication until one is created; return its Message-ID."""
