@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +76,9 @@ class Installation:
     def json(self, *arguments: object) -> Any:
         return json.loads(self.run(*arguments, "--json").stdout)
 
-    def batch(self, *calls: Sequence[object]) -> list[Said]:
+    def batch(
+        self, *calls: Sequence[object], environment: Mapping[str, str] | None = None
+    ) -> list[Said]:
         """Run several calls, each with `--json`, in one process of the script."""
         lines = [
             shlex.join([*map(str, call), "--config", str(self.config), "--json"]) for call in calls
@@ -87,6 +90,7 @@ class Installation:
             text=True,
             timeout=120,
             check=False,
+            env={**os.environ, **(environment or {})},
         )
         said = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(said) == len(calls), done.stdout + done.stderr
