@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
+from sqlalchemy import Connection
 
 from certs import keys
 from certs.address import parse_domain
@@ -33,8 +34,7 @@ from gateway.config import load
 from gateway.config_sample import describe
 from gateway.initialise import initialise
 from gateway.logs import log_to
-from trust_bundles import store as anchors
-from trust_bundles.store import StoredAnchor
+from gateway.trust_check import Finding, check_trust
 
 __all__ = ["check", "init", "serve"]
 
@@ -111,28 +111,27 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
 
     async def work(site: Site) -> list[dict[str, object]]:
         site.kek()
-        names, own, trusted = await site.database.read(
-            lambda c: (
-                [domain.name for domain in domains.list_domains(c)],
-                keys.list_identities(c),
-                anchors.list_anchors(c),
-            )
-        )
+
+        def read(
+            c: Connection,
+        ) -> tuple[Sequence[str], Sequence[OwnIdentity], Sequence[Finding]]:
+            names = [domain.name for domain in domains.list_domains(c)]
+            return names, keys.list_identities(c), check_trust(c, names, site.now)
+
+        names, own, trust = await site.database.read(read)
         rows = [_row("configuration", "ok", str(config)), _row("database", "ok", "readable")]
         if not names:
             rows.append(_row("domains", "fail", "none: direct-gateway domain add NAME"))
         for name in names:
-            rows += _check_domain(site, name, own, trusted)
-        return rows
+            rows += _check_domain(site, name, own)
+        return rows + [_row(found.what, found.verdict, found.detail) for found in trust]
 
     rows = on_site(config, work)
     table("check", ("what", "verdict", "detail"), rows, as_json=as_json)
     raise typer.Exit(1 if any(row["verdict"] == "fail" for row in rows) else 0)
 
 
-def _check_domain(
-    site: Site, name: str, own: Sequence[OwnIdentity], trusted: Sequence[StoredAnchor]
-) -> Iterator[dict[str, object]]:
+def _check_domain(site: Site, name: str, own: Sequence[OwnIdentity]) -> Iterator[dict[str, object]]:
     here = [o for o in own if o.subject.rpartition("@")[2] == name and o.retired_at is None]
     live = [o for o in here if _valid(site, o)]
     if not live:
@@ -141,11 +140,6 @@ def _check_domain(
         left = identity.certificate.not_valid_after_utc - site.now
         verdict = "warn" if left < EXPIRES_SOON else "ok"
         yield _row(f"{name}: certificate", verdict, f"{identity.subject}: {left.days} days left")
-    count = sum(1 for anchor in trusted if anchor.owner.rpartition("@")[2] == name)
-    if count:
-        yield _row(f"{name}: anchors", "ok", str(count))
-    else:
-        yield _row(f"{name}: anchors", "fail", "trusts nobody: direct-gateway anchor add")
 
 
 def _valid(site: Site, identity: OwnIdentity) -> bool:
