@@ -14,6 +14,7 @@ from functools import partial
 from certs.cache import CachingDirectory, DatabaseArchive
 from certs.directory import open_directory
 from certs.dns_client import DnsClient
+from certs.errors import DirectError, Reason
 from certs.http_client import HttpClient
 from certs.stored_keys import StoredKeys
 from fhir_bridge.terms import Terms
@@ -21,6 +22,7 @@ from gateway import retry
 from gateway.background import in_background
 from gateway.clock import utc_now
 from gateway.config import Config
+from gateway.dane_client import DaneClient
 from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
 from gateway.edge_out import MailboxSender
@@ -186,10 +188,24 @@ def _sender(
         hostname=config.gateway.hostname,
         routes={name: (to.host, to.port) for name, to in config.routes.items()},
         resolver=MxResolver(dns=dns),
-        policies=PublishedPolicies(configured=config.tls, sts=sts),
+        policies=PublishedPolicies(configured=config.tls, sts=sts, dane=_dane(config)),
     )
     stack.push_async_callback(sender.close)
     return sender
+
+
+def _dane(config: Config) -> DaneClient | None:
+    """Return what looks DANE up, where that is switched on.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; the resolver is not on this machine, or not named.
+    """
+    if not config.discovery.dane:
+        return None
+    resolver = _resolver(config)
+    if resolver is None:
+        raise DirectError(Reason.CONFIGURATION_INVALID, "discovery.dane needs discovery.resolver")
+    return DaneClient(resolver=resolver)
 
 
 def _retry_at(

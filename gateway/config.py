@@ -166,6 +166,7 @@ class Discovery(_Section):
     deadline_s: float = Field(30.0, gt=0, description="seconds for one recipient")
     cache: bool = Field(True, description="keep answers for their time to live")
     private_addresses: bool = Field(False, description="may LDAP, CRL and AIA be on private nets")
+    dane: bool = Field(False, description="believe DANE; resolver validates, on this machine")
 
     _parse = field_validator("resolver", mode="before")(_host_port)
 

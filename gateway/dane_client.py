@@ -35,7 +35,7 @@ class DaneClient:
     """Asks the validating resolver at `resolver`, an address of this machine, and its port."""
 
     def __init__(self, *, resolver: tuple[str, int]) -> None:
-        if not ip_address(resolver[0]).is_loopback:
+        if not _is_loopback(resolver[0]):
             detail = "DANE needs a validating resolver on a loopback address"
             raise DirectError(Reason.CONFIGURATION_INVALID, detail)
         self._resolver = dns.asyncresolver.Resolver(configure=False)
@@ -79,3 +79,10 @@ class DaneClient:
             # RFC7672 2.1.2: a bogus answer, or none, is a reason to wait, not to go on without.
             detail = f"{kind.name} {name}: {type(error).__name__}"
             raise DirectError(Reason.DIRECTORY_UNAVAILABLE, detail) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -194,7 +194,7 @@ class Delivery:
 
     `tls` is version and cipher, or None for clear text; `verified`: the host's certificate was
     demanded and is right; `tls_policy` says who demanded it: "configured", "dane", "mta-sts", or
-    "default" where nobody did.
+    "default" where nobody did. `tls_failure`: why it is clear text though the host offers TLS.
     """
 
     attempts: tuple[Attempt, ...]
@@ -202,6 +202,7 @@ class Delivery:
     tls: str | None
     verified: bool
     tls_policy: str = "default"
+    tls_failure: str | None = None
 
 
 class Sender(Protocol):

@@ -22,6 +22,7 @@ import aiosmtplib
 from certs.address import DirectAddress
 from gateway.smtp_dot import DotStuffer
 from gateway.smtp_reply import PeerReply, peer_reply
+from gateway.tls import peer_chain
 
 __all__ = ["BrokenError", "PeerError", "SmtpClient", "Timeouts"]
 
@@ -72,6 +73,8 @@ class SmtpClient:
         self.in_doubt = False
         # Whoever demanded a certificate of the server has seen that it is right.
         self.verified = False
+        # Why there is no TLS though the server offers it, where that was tried.
+        self.tls_failure: str | None = None
 
     @classmethod
     async def connect(
@@ -125,12 +128,15 @@ class SmtpClient:
         return f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
 
     @property
-    def peer_certificate(self) -> bytes:
-        """The server's certificate in DER; empty without TLS."""
+    def peer_chain(self) -> tuple[bytes, ...]:
+        """The certificates the server has sent, in DER, its own first; none without TLS."""
         tunnel = self._smtp.get_transport_info("ssl_object")
-        if not isinstance(tunnel, ssl.SSLObject):
-            return b""
-        return tunnel.getpeercert(binary_form=True) or b""
+        return peer_chain(tunnel) if isinstance(tunnel, ssl.SSLObject) else ()
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The server's own certificate in DER; empty without TLS."""
+        return next(iter(self.peer_chain), b"")
 
     async def greet(self) -> None:
         """Say EHLO, or HELO to a server that knows no other, and learn what it offers.

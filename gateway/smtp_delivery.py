@@ -90,6 +90,7 @@ class Deliverer:
             tls=tls,
             verified=client.verified,
             tls_policy=target.policy.source.value,
+            tls_failure=client.tls_failure,
         )
 
 

@@ -17,10 +17,10 @@ from typing import Final
 
 import structlog
 
-from gateway.dane import satisfied
+from gateway.dane import named_anchor, satisfied
 from gateway.smtp_auth import Credentials
 from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
-from gateway.tls import unverified_context, verifying_context
+from gateway.tls import anchored_context, unverified_context, verifying_context
 from gateway.tls_policy import Demand, TlsPolicy
 
 __all__ = ["Connections", "Target", "UnreachableError"]
@@ -137,15 +137,40 @@ class Connections:
             await client.start_tls(self._verifying if verify else self._unverified, target.host)
             client.verified = verify
             if target.policy.demand is Demand.DANE:
-                _match_tlsa(target, client)
+                return await self._match_tlsa(target, client)
         except (ssl.SSLError, PeerError, BrokenError, UnreachableError) as error:
             client.abort()
             if target.policy.required:
                 raise _demanded(target, str(error)) from error
             # RFC7435: a peer whose TLS is broken is no worse off than one without.
             _log.info("smtp tls failed, going on in clear", host=target.host, error=str(error))
-            return await self._connect(target)
+            client = await self._connect(target)
+            client.tls_failure = str(error)
         return client
+
+    async def _match_tlsa(self, target: Target, client: SmtpClient) -> SmtpClient:
+        """Return a connection to the server that the TLSA records name, or whose CA they name.
+
+        Raises:
+            UnreachableError: they name neither.
+        """
+        records, chain = target.policy.tlsa, client.peer_chain
+        client.verified = bool(chain) and satisfied(records, chain[0])
+        if client.verified:
+            return client
+        anchor = named_anchor(records, chain)
+        if anchor is None:
+            raise UnreachableError("no TLSA record matches its certificate")
+        # Once more, now believing that CA: the TLS library judges chain, name and dates.
+        client.abort()
+        again = await self._connect(target)
+        try:
+            await again.start_tls(anchored_context(anchor), target.host)
+        except BaseException:
+            again.abort()
+            raise
+        again.verified = True
+        return again
 
     def _retire(self, target: Target, client: SmtpClient) -> None:
         self._kept[target].pop(client).cancel()
@@ -166,12 +191,6 @@ async def _log_in(client: SmtpClient, login: Credentials) -> None:
     except (PeerError, BrokenError):
         client.abort()
         raise
-
-
-def _match_tlsa(target: Target, client: SmtpClient) -> None:
-    client.verified = satisfied(target.policy.tlsa, client.peer_certificate)
-    if not client.verified:
-        raise UnreachableError("no TLSA record matches its certificate")
 
 
 def _demanded(target: Target, problem: str) -> UnreachableError:

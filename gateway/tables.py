@@ -175,6 +175,7 @@ attempt: Final = sa.Table(
     sa.Column("tls", sa.String(128)),  # version and cipher; NULL: clear text
     sa.Column("verified", sa.Boolean, nullable=False),
     sa.Column("tls_policy", _WORD, nullable=False),  # who demanded TLS, if anybody
+    sa.Column("tls_failure", sa.String(200)),  # why there was none though it was offered
     sa.Column("reason", sa.String(64)),
     sa.Column("status", _WORD, nullable=False),
     sa.Column("reply", sa.Text, nullable=False),

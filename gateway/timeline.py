@@ -20,6 +20,8 @@ from gateway.tables import attempt, audit_event, message, recipient
 
 __all__ = ["Event", "add_attempts", "timeline"]
 
+_FAILURE_CHARACTERS: Final = 200  # the width of the column
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -46,6 +48,7 @@ def add_attempts(
             "tls": delivery.tls,
             "verified": delivery.verified,
             "tls_policy": delivery.tls_policy,
+            "tls_failure": delivery.tls_failure and delivery.tls_failure[:_FAILURE_CHARACTERS],
             "reason": one.reason and one.reason.code,
             "status": one.status,
             "reply": one.reply,
@@ -76,7 +79,8 @@ def _audited(row: sa.Row[Any]) -> Event:
 
 def _attempted(row: sa.Row[Any]) -> Event:
     verified = "verified" if row.verified else "not verified"
-    tls = f"{row.tls} ({verified}, policy {row.tls_policy})" if row.tls else "no TLS"
+    failure = f", which failed: {row.tls_failure}" if row.tls_failure else ""
+    tls = f"{row.tls} ({verified}, policy {row.tls_policy})" if row.tls else f"no TLS{failure}"
     detail = f"{row.host}, {tls}: {row.status} {row.reply}"
     return Event(row.at, "delivery-attempted", row.recipient, row.reason or "delivered", detail)
 

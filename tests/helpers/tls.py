@@ -18,7 +18,14 @@ from cryptography.x509.oid import NameOID
 
 from gateway import tls
 
-__all__ = ["ServerCertificate", "client_context", "server_certificate", "server_context"]
+__all__ = [
+    "NOT_AFTER",
+    "ServerCertificate",
+    "client_context",
+    "issued_context",
+    "server_certificate",
+    "server_context",
+]
 
 # TLS libraries compare with the machine's clock, so these dates are as wide as they can be.
 NOT_BEFORE = datetime(2000, 1, 1, tzinfo=UTC)
@@ -70,6 +77,43 @@ def server_context(*names: str) -> ssl.SSLContext:
     """Our own servers' context, with the certificate for these names."""
     with TemporaryDirectory() as folder:
         return tls.server_context(*server_certificate(*names).write(Path(folder)))
+
+
+@cache
+def issued_context(name: str, *, not_after: datetime = NOT_AFTER) -> tuple[ssl.SSLContext, bytes]:
+    """The context of a server whose certificate an intermediate CA has issued, and that CA."""
+    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca = _certificate("CA", "Root", ca_key, ec.generate_private_key(ec.SECP256R1()), ca=True)
+    leaf = _certificate(name, "CA", key, ca_key, ca=False, not_after=not_after)
+    pem = [each.public_bytes(Encoding.PEM) for each in (leaf, ca)]
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with TemporaryDirectory() as folder:
+        paths = ServerCertificate(leaf, b"".join(pem), private).write(Path(folder))
+        return tls.server_context(*paths), ca.public_bytes(Encoding.DER)
+
+
+def _certificate(
+    subject: str,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    ca: bool,
+    not_after: datetime = NOT_AFTER,
+) -> x509.Certificate:
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in (subject, issuer)]
+    return (
+        x509.CertificateBuilder()
+        .subject_name(names[0])
+        .issuer_name(names[1])
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOT_BEFORE)
+        .not_valid_after(not_after)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), False)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .sign(issuer_key, hashes.SHA256())
+    )
 
 
 def client_context(trusted: Iterable[ServerCertificate] = ()) -> ssl.SSLContext:

@@ -55,13 +55,11 @@ async def test_the_id_of_a_message_is_on_each_of_its_steps_and_nobodys_words_are
         for entry in log.entries
         if str(out.id) in (entry.get("message"), entry.get("about"))
     ]
-    assert steps[:3] == [
-        ("message accepted", None),
-        ("job done", "outgoing"),
-        ("job done", "deliver"),
-    ]
-    assert sorted(steps[3:]) == [
+    assert steps[:2] == [("message accepted", None), ("job done", "outgoing")]
+    # The first notice may overtake the record of the delivery.
+    assert sorted(steps[2:], key=str) == [
         ("job done", "confirm"),
+        ("job done", "deliver"),
         ("notice made", "mdn"),
         ("notice read", None),
         ("notice read", None),

@@ -556,6 +556,7 @@ def upgrade() -> None:
         sa.Column("tls", sa.String(length=128), nullable=True),
         sa.Column("verified", sa.Boolean(), nullable=False),
         sa.Column("tls_policy", sa.String(length=32), nullable=False),
+        sa.Column("tls_failure", sa.String(length=200), nullable=True),
         sa.Column("reason", sa.String(length=64), nullable=True),
         sa.Column("status", sa.String(length=32), nullable=False),
         sa.Column("reply", sa.Text(), nullable=False),

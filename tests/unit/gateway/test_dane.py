@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.dane import Tlsa, satisfied
+from gateway.dane import Tlsa, named_anchor, satisfied
 from tests.helpers.tls import server_certificate
 
 CERTIFICATE = server_certificate("mx.b.example").certificate
@@ -43,7 +43,6 @@ def test_one_of_several_is_enough() -> None:
     [
         (0, 1, 1, b"x"),
         (1, 1, 1, b"x"),
-        (2, 1, 1, b"x"),
         (3, 2, 1, b"x"),
         (3, 1, 3, b"x"),
         (3, 1, 1, b""),
@@ -57,3 +56,16 @@ def test_what_is_no_certificate_satisfies_nothing() -> None:
     records = [Tlsa(3, 1, 0, bytes(1)), Tlsa(3, 1, 1, bytes(32)), Tlsa(3, 0, 1, bytes(32))]
     assert not satisfied(records, b"")
     assert not satisfied(records, b"nonsense")
+
+
+def test_a_record_of_the_ca_names_a_certificate_above_the_hosts_own() -> None:
+    ca = hashlib.sha256(OTHER).digest()
+    assert (
+        named_anchor([Tlsa(3, 0, 1, ca), Tlsa(2, 0, 1, ca)], [WHOLE, b"nonsense", OTHER]) == OTHER
+    )
+    assert named_anchor([Tlsa(2, 0, 0, OTHER)], [WHOLE, OTHER]) == OTHER
+    # The record of a CA does not speak for a host, nor that of a host for a CA.
+    assert not satisfied([Tlsa(2, 0, 1, hashlib.sha256(WHOLE).digest())], WHOLE)
+    assert named_anchor([Tlsa(2, 0, 1, ca)], [OTHER]) is None
+    assert named_anchor([Tlsa(3, 0, 1, ca)], [WHOLE, OTHER]) is None
+    assert named_anchor([Tlsa(2, 1, 1, ca)], []) is None

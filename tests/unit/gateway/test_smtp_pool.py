@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from gateway.tls_policy import OPPORTUNISTIC, Demand, Source, TlsPolicy
 from tests.helpers.listeners import HOST, listening
 from tests.helpers.memory_reception import MemoryReception
 from tests.helpers.scripted_smtp import HANG_UP, ScriptedServer, serving
-from tests.helpers.tls import server_certificate, server_context
+from tests.helpers.tls import NOT_AFTER, issued_context, server_certificate, server_context
 
 QUICK = Timeouts(connect_s=2, handshake_s=2, command_s=2, data_s=2, block_s=2, end_s=2, quit_s=1)
 CONTENT = b"Subject: x\r\n\r\nx\r\n"
@@ -125,6 +126,40 @@ async def test_delivers_under_tls_and_records_how(
     assert (delivery.tls or "").startswith("TLSv1.3 ")
     assert (delivery.verified, delivery.tls_policy) == (verified, source)
     assert reception.accepted[0].session.tls == delivery.tls
+
+
+PAST = datetime(2001, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("issued_to", "not_after", "right_ca", "verified"),
+    [
+        pytest.param(HOST, NOT_AFTER, True, True, id="issued-under-the-ca"),
+        pytest.param(HOST, NOT_AFTER, False, False, id="another-ca"),
+        pytest.param("mx.c.example", NOT_AFTER, True, False, id="another-host"),
+        pytest.param(HOST, PAST, True, False, id="expired"),
+    ],
+)
+async def test_dane_may_name_the_ca_of_the_host(
+    issued_to: str, not_after: datetime, *, right_ca: bool, verified: bool
+) -> None:
+    tls, ca = issued_context(issued_to, not_after=not_after)
+    record = Tlsa(2, 0, 1, hashlib.sha256(ca).digest() if right_ca else bytes(32))
+    server = ScriptedServer({"EHLO": "250-b\r\n250 STARTTLS"}, tls=tls)
+    async with serving(server) as (_, port):
+        policy = TlsPolicy(Demand.DANE, Source.DANE, (record,))
+        delivery = await send_once(sender_in(World([(HOST, port)], {HOST: policy})))
+    assert (delivery.verified, delivery.tls_policy) == (verified, "dane")
+    assert status_of(delivery) == ("2.0.0" if verified else "4.4.1")
+
+
+async def test_tls_that_fails_without_a_policy_is_on_the_attempt() -> None:
+    server = ScriptedServer({"EHLO": "250-b\r\n250 STARTTLS", "STARTTLS": "454 not today"})
+    async with serving(server) as (_, port):
+        delivery = await send_once(sender_in(World([(HOST, port)])))
+    assert (status_of(delivery), delivery.tls) == ("2.0.0", None)
+    assert delivery.tls_failure is not None
+    assert "not today" in delivery.tls_failure
 
 
 async def test_a_private_line_is_used_in_clear_where_it_is_configured_so() -> None:

@@ -7,7 +7,7 @@ from gateway.mta_sts import Mode, StsPolicy
 from gateway.tls_policy import OPPORTUNISTIC, Demand, Source, TlsPolicy, host_policy
 
 GOOD = Tlsa(3, 1, 1, bytes(32))
-UNUSABLE = Tlsa(2, 1, 1, bytes(32))
+UNUSABLE = Tlsa(1, 1, 1, bytes(32))
 
 
 def sts(mode: Mode) -> StsPolicy:
