@@ -43,6 +43,8 @@ class SpoolBodies:
         self._folder = folder
         self._clock = clock
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A file is as durable as the folder that it is in, and that one as its own.
+        _sync_folder(folder.parent)
 
     def sink(self) -> SpoolSink:
         """Return a new, empty sink."""
@@ -162,11 +164,7 @@ class SpoolSink:
         os.fsync(file.fileno())
         file.close()
         self._part.rename(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(self._path.parent)
 
     async def discard(self) -> None:
         """Forget the body; may be called at any time, also twice.
@@ -212,6 +210,14 @@ def stored(connection: sa.Connection, key: str) -> StoredBody:
 def forget(connection: sa.Connection, keys: Sequence[str]) -> None:
     """Delete the rows of bodies that nothing names any more; `sweep` removes their files."""
     connection.execute(body.delete().where(body.c.key.in_(keys)))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(file: io.FileIO, data: bytes | bytearray | memoryview) -> None:

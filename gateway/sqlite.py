@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
 
-__all__ = ["SqliteEngine"]
+__all__ = ["WAL_OCTETS", "SqliteEngine"]
 
 T = TypeVar("T")
 
@@ -38,10 +38,16 @@ BATCH_S: Final = 0.02
 # Reads that wait share a snapshot: few, for one that is slow keeps the others of its batch waiting.
 BATCH_READS: Final = 8
 READERS: Final = 4
+WAL_OCTETS: Final = 64 * 1024 * 1024
 
 # SQLite's documentation, pragma synchronous: in WAL mode only FULL syncs at every commit; NORMAL
-# may lose what was committed when the power fails, which we would have acknowledged.
-_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL")
+# may lose what was committed when the power fails, which we would have acknowledged. The log is as
+# long as its longest moment was, unless it is cut at a checkpoint.
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    f"journal_size_limit={WAL_OCTETS}",
+)
 
 
 class SqliteEngine:

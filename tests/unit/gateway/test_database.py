@@ -18,9 +18,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from certs.errors import DirectError, Reason
+from gateway import spool
 from gateway.database import SqlDatabase
 from gateway.migrations.write import PATH, initial_revision
-from gateway.sqlite import SqliteEngine
+from gateway.ports import StoredBody
+from gateway.sqlite import WAL_OCTETS, SqliteEngine
 from gateway.tables import all_metadata, paused_destination
 from tests.helpers.database import PostgresqlServer, open_sqlite
 
@@ -117,6 +119,47 @@ async def test_a_read_sees_one_snapshot_while_others_write(sqlite_database: SqlD
     await sqlite_database.write(pause("a"))
     go_on.set()
     assert await reading == ([], [])
+
+
+async def test_a_read_sees_all_that_was_committed_before_it(database: SqlDatabase) -> None:
+    async def caller(number: int) -> None:
+        for turn in range(20):
+            name = f"d{number}x{turn}.example"
+            await database.write(pause(name))
+            assert name in await database.read(names)
+
+    await asyncio.gather(*map(caller, range(12)))
+
+
+async def test_a_read_that_fails_does_not_spoil_the_others(database: SqlDatabase) -> None:
+    def fails(connection: sa.Connection) -> list[str]:
+        return list(connection.execute(sa.text("SELECT x FROM no_such_table")).scalars())
+
+    await database.write(pause("a.example"))
+    works = [fails if number % 3 == 0 else names for number in range(30)]
+    results = await asyncio.gather(*map(database.read, works), return_exceptions=True)
+    assert all(isinstance(result, DirectError) for result in results[::3])
+    assert [r for n, r in enumerate(results) if n % 3] == [["a.example"]] * 20
+
+
+async def test_a_closed_database_refuses_reads(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path) as database:
+        pass
+    with pytest.raises(DirectError) as caught:
+        await database.read(names)
+    assert caught.value.reason is Reason.INTERNAL
+
+
+async def test_the_log_of_sqlite_is_cut_after_a_long_moment(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path) as database:
+        octets = b"x" * 1024 * 1024
+        bodies = [StoredBody(f"{n}", len(octets), "0" * 64, octets) for n in range(70)]
+        now = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+        await database.write(lambda c: [spool.record(c, stored, now) for stored in bodies])
+        log = tmp_path / "gateway.db-wal"
+        assert log.stat().st_size > 70 * len(octets)
+        await database.write(pause("a.example"))
+        assert log.stat().st_size <= WAL_OCTETS
 
 
 async def test_a_cancelled_caller_whose_work_has_begun_leaves_it_committed_whole(
