@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: sandbox test lint bench fuzz crash soak clean
+.PHONY: sandbox test lint bench fuzz fuzz-fhir crash soak clean
 
 sandbox: $(VENV)/installed
 	$(BIN)/direct-gateway sandbox
@@ -28,6 +28,9 @@ bench: $(VENV)/installed
 
 fuzz: $(VENV)/installed-test
 	tests/fuzz/run.sh
+
+fuzz-fhir: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz.fhir_requests 10000
 
 # Breaks a served gateway at 200 places; a quarter of an hour.
 crash: $(VENV)/installed-test

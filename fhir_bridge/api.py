@@ -28,6 +28,7 @@ from fhir_bridge.browsers import cross_origin
 from fhir_bridge.bundle_api import BundleApi
 from fhir_bridge.exchange import error_response
 from fhir_bridge.gate import Gate
+from fhir_bridge.graphql_api import GraphqlApi
 from fhir_bridge.negotiation import Negotiation
 from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
@@ -97,6 +98,7 @@ def create_app(
         operations=shared.operations(
             writer, dispatcher, binaries, preflight, deliveries, resource_octets
         ),
+        graphql=GraphqlApi(database=database, clock=clock),
         bundles=shared.bundles(writer, resource_octets),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
     )

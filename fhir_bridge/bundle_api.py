@@ -279,7 +279,12 @@ def _entry(item: Any, position: int, base_url: str) -> _Entry:
     given = item.get("request") if isinstance(item, dict) else None
     request: JSON = given if isinstance(given, dict) else {}
     method, url = request.get("method"), request.get("url")
-    if method not in _ORDER or not isinstance(url, str) or not url.isascii():
+    if (
+        not isinstance(method, str)
+        or method not in _ORDER
+        or not isinstance(url, str)
+        or not url.isascii()
+    ):
         issue = Issue("required", "An entry needs a request with a method and a url.", at)
         raise FhirError(Reason.RESOURCE_INVALID, [issue])
     resource, full_url = item.get("resource"), item.get("fullUrl")

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from fhir_bridge.definitions import TYPES
-from fhir_bridge.operation_definitions import operations_of
+from fhir_bridge.operation_definitions import OPERATIONS, Operation, operations_of
 from fhir_bridge.registry import COMMON, Kind, ResourceType, SearchParameter
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.trust import instant
@@ -41,6 +41,9 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
                 "mode": "server",
                 "security": _security(base_url),
                 "resource": [_resource(kind, terms) for kind in TYPES.values()],
+                "operation": [
+                    _operation(operation, terms) for operation in OPERATIONS if operation.on_system
+                ],
                 "interaction": [
                     {"code": code} for code in ("batch", "transaction", "history-system")
                 ],
@@ -74,6 +77,11 @@ def _security(base_url: str) -> JSON:
     }
 
 
+def _operation(operation: Operation, terms: Terms) -> JSON:
+    definition = f"{terms.canonical}/OperationDefinition/{operation.name}"
+    return {"name": operation.name, "definition": definition}
+
+
 def _resource(kind: ResourceType, terms: Terms) -> JSON:
     described: JSON = {
         "type": kind.name,
@@ -88,13 +96,7 @@ def _resource(kind: ResourceType, terms: Terms) -> JSON:
     }
     operations = operations_of(kind)
     if operations:
-        described["operation"] = [
-            {
-                "name": operation.name,
-                "definition": f"{terms.canonical}/OperationDefinition/{operation.name}",
-            }
-            for operation in operations
-        ]
+        described["operation"] = [_operation(operation, terms) for operation in operations]
     if "search-type" in kind.interactions:
         described["searchParam"] = [
             _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *COMMON)

@@ -29,6 +29,7 @@ class Operation:
     on_instance: bool
     changes: bool
     description: str
+    on_system: bool = False
 
 
 OPERATIONS: Final = (
@@ -63,7 +64,12 @@ OPERATIONS: Final = (
     ),
     Operation(
         "validate", "POST", (), True, True, False,
-        "Say what is wrong with a resource, storing nothing.",
+        "Say what is wrong with a resource, posted or stored, storing nothing.",
+    ),
+    Operation(
+        "graphql", "POST", (), False, False, False,
+        "Answer a GraphQL query of lists and resources: XList with search arguments, X(id:).",
+        on_system=True,
     ),
 )  # fmt: skip
 
@@ -80,7 +86,7 @@ def operation_definition(operation: Operation, terms: Terms) -> JSON:
         "affectsState": operation.changes,
         "code": operation.name,
         "description": operation.description,
-        "system": False,
+        "system": operation.on_system,
         "type": operation.on_type,
         "instance": operation.on_instance,
         "parameter": [{"name": "return", "use": "out", "min": 0, "max": "1", "type": "Resource"}],
@@ -92,4 +98,5 @@ def operation_definition(operation: Operation, terms: Terms) -> JSON:
 
 def operations_of(kind: ResourceType) -> list[Operation]:
     """Return the operations of one type."""
-    return [o for o in OPERATIONS if not o.types or kind.name in o.types]
+    named = [o for o in OPERATIONS if not o.on_system]
+    return [o for o in named if not o.types or kind.name in o.types]

@@ -113,8 +113,9 @@ class OperationApi:
             raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue], status=501)
         resource = await self._posted(request)
         require_type(resource, "Communication")
-        # What a preflight is asked for need not be whole yet.
-        resource.setdefault("payload", [{"contentString": "-"}])
+        # What a preflight is asked for need not be whole yet; of its content nothing is asked.
+        resource = {"status": "preparation", **resource, "payload": [{"contentString": "-"}]}
+        await asyncio.to_thread(check, resource)
         draft = await self._dispatcher.draft(resource, client)
         addresses = [mailbox.address for mailbox in (*draft.to, *draft.cc)]
         found = await self._preflight.prospects(draft.sender.address, addresses)
@@ -210,10 +211,11 @@ class OperationApi:
         body = await body_of(request, self._limit_octets)
         posted = await asyncio.to_thread(load, body)
         if posted.get("resourceType") == "Parameters":
-            for parameter in posted.get("parameter", ()):
+            given = posted.get("parameter")
+            for parameter in given if isinstance(given, list) else ():
                 if isinstance(parameter, dict) and parameter.get("name") == "resource":
-                    resource: JSON = parameter.get("resource", {})
-                    return resource
+                    resource = parameter.get("resource")
+                    return resource if isinstance(resource, dict) else {}
         return posted
 
     async def _stored(self, request: Request, client: Client) -> Stored:

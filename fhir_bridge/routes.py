@@ -17,7 +17,7 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from certs.errors import Reason
 from certs.ports import Clock
@@ -29,6 +29,7 @@ from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import resource_response
 from fhir_bridge.gate import Gate
+from fhir_bridge.graphql_api import GraphqlApi
 from fhir_bridge.operation_definitions import (
     OPERATIONS,
     Operation,
@@ -39,6 +40,7 @@ from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import ResourceApi, not_found
+from fhir_bridge.route_groups import RouteGroup
 from fhir_bridge.scopes import INTERACTIONS
 from fhir_bridge.scopes import OPERATIONS as OPERATION_SCOPES
 from fhir_bridge.search_api import SearchApi
@@ -67,18 +69,25 @@ class Routes:
     binaries: BinaryApi
     operations: OperationApi
     bundles: BundleApi
+    graphql: GraphqlApi
     searches: SearchApi
 
-    def all(self) -> list[Route]:
+    def all(self) -> list[BaseRoute]:
         """Return the routes. FHIR's paths are generic: the type is a part of them."""
         every, one = f"{BASE_PATH}/{{type}}", f"{BASE_PATH}/{{type}}/{{id}}"
         resources, search = self.resources, self.search
         return [
             *self.tokens.routes(),
-            *self.operation_routes(),
+            RouteGroup("/$", self.operation_routes()),
+            Route(
+                f"{BASE_PATH}/OperationDefinition/{{name}}",
+                self.operation_definition,
+                methods=["GET"],
+            ),
             Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
             Route(BASE_PATH, self.bundle, methods=["POST"]),
             Route(f"{BASE_PATH}/", self.bundle, methods=["POST"]),
+            Route(f"{BASE_PATH}/$graphql", self.query, methods=["GET", "POST"]),
             Route(f"{BASE_PATH}/_history", self.system_history, methods=["GET"]),
             self.route(every, "GET", "search-type", self.search),
             self.route(f"{every}/_search", "POST", "search-type", search),
@@ -95,9 +104,8 @@ class Routes:
         ]
 
     def operation_routes(self) -> list[Route]:
-        """Return the routes of the operations, and that of their definitions."""
-        definition = f"{BASE_PATH}/OperationDefinition/{{name}}"
-        routes = [Route(definition, self.operation_definition, methods=["GET"])]
+        """Return the routes of the operations."""
+        routes = []
         for operation in OPERATIONS:
             for kind in [k for k in TYPES.values() if operation in operations_of(k)]:
                 handler = partial(self.operations.call, operation)
@@ -166,6 +174,12 @@ class Routes:
         """Take a batch or a transaction."""
         return await self.gate.admit(
             request, "bundle", (), lambda client: self.bundles.post(request, client)
+        )
+
+    async def query(self, request: Request) -> Response:
+        """Answer GraphQL."""
+        return await self.gate.admit(
+            request, "graphql", (), lambda client: self.graphql.serve(request, client)
         )
 
     async def system_history(self, request: Request) -> Response:

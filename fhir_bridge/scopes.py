@@ -49,6 +49,7 @@ OPERATIONS: Final = {
     "get-ws-binding-token": "r",
     "raw": "r",
     "validate": "",
+    "graphql": "",  # each list and resource asks for itself
 }
 
 
