@@ -44,6 +44,7 @@ class _Request:
     content: bytes | None
     headers: dict[str, str]
     redirects: int = 0
+    expects: str | None = None
 
 
 class HttpClient:
@@ -72,15 +73,16 @@ class HttpClient:
         deadline_s: float = DEADLINE_S,
         failure: Reason = Reason.DIRECTORY_UNAVAILABLE,
         redirects: int = REDIRECTS,
+        media_type: str | None = None,
     ) -> bytes:
-        """Return the content at `url`.
+        """Return the content at `url`, which must be of `media_type` where one is given.
 
         Raises:
             DirectError: `failure`; not reachable or not allowed to be, not in time, too big, too
-                many redirects, one to another scheme than http(s) or down from https, or any
-                status but 200.
+                many redirects, one to another scheme than http(s) or down from https, any status
+                but 200, or another media type.
         """
-        request = _Request("GET", _parsed(url, failure), None, {}, redirects)
+        request = _Request("GET", _parsed(url, failure), None, {}, redirects, media_type)
         return await self._fetch(request, limit_octets, deadline_s, failure)
 
     async def post(
@@ -135,6 +137,8 @@ class HttpClient:
                 return urljoin(str(request.url), answer.headers["Location"])
             if answer.status_code != httpx.codes.OK:
                 raise DirectError(failure, f"{request.url.host}: HTTP {answer.status_code}")
+            if request.expects is not None and _media_type(answer) != request.expects:
+                raise DirectError(failure, f"{request.url.host}: not {request.expects}")
             return await _body(answer, limit_octets, failure)
         finally:
             await answer.aclose()
@@ -144,6 +148,10 @@ class HttpClient:
         if not addresses:
             raise DirectError(failure, f"{host}: no address that may be connected to")
         return addresses[0]
+
+
+def _media_type(answer: httpx.Response) -> str:
+    return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
 
 
 async def _body(answer: httpx.Response, limit_octets: int, failure: Reason) -> bytes:

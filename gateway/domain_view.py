@@ -29,10 +29,10 @@ from certs.ldap_cert import Server, servers_in_order
 from certs.ldap_client import LdapClient
 from certs.profile import extensions_of
 from gateway.domain_check import Seen, Sts, Tls, View, Wanted
-from gateway.mta_sts import parse_policy, policy_id, policy_url
+from gateway.mta_sts import parse_policy, policy_id
 from gateway.mx import MxResolver
 from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
-from gateway.sts_policies import POLICY_OCTETS, StsFetch
+from gateway.sts_policies import StsFetch, fetch_policy
 from gateway.tls import unverified_context
 
 __all__ = ["PublicView"]
@@ -197,9 +197,7 @@ class PublicView:
         if policy_id(texts.values) is None:
             return Sts(announced, failure="TXT record is not valid" if announced else None)
         try:
-            text = await self._http.get(
-                policy_url(domain), limit_octets=POLICY_OCTETS, deadline_s=FETCH_S, redirects=0
-            )
+            text = await fetch_policy(self._http, domain, deadline_s=FETCH_S)
             return Sts(announced, parse_policy(text))
         except DirectError as error:
             return Sts(announced, failure=error.detail)

@@ -24,7 +24,7 @@ from certs.errors import DirectError
 from certs.ports import Clock, Database
 from gateway.mta_sts import StsPolicy, parse_policy, policy_id, policy_url
 
-__all__ = ["Records", "StsFetch", "StsPolicies"]
+__all__ = ["Records", "StsFetch", "StsPolicies", "fetch_policy"]
 
 _log = structlog.get_logger(__name__)
 
@@ -47,9 +47,29 @@ class Records(Protocol):
 class StsFetch(Protocol):
     """HTTPS, as `certs.http_client.HttpClient` gives it."""
 
-    async def get(self, url: str, *, limit_octets: int, deadline_s: float, redirects: int) -> bytes:
+    async def get(
+        self, url: str, *, limit_octets: int, deadline_s: float, redirects: int, media_type: str
+    ) -> bytes:
         """Return the content at `url`."""
         ...
+
+
+async def fetch_policy(http: StsFetch, domain: str, *, deadline_s: float = FETCH_S) -> bytes:
+    """Return the text of a domain's policy.
+
+    RFC8461 3.3: it is text/plain, so that who may upload another kind of file there is no
+    authority, and no redirect is followed.
+
+    Raises:
+        DirectError: DIRECTORY_UNAVAILABLE; it cannot be had.
+    """
+    return await http.get(
+        policy_url(domain),
+        limit_octets=POLICY_OCTETS,
+        deadline_s=deadline_s,
+        redirects=0,
+        media_type="text/plain",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +114,7 @@ class StsPolicies:
         if identity is None or (identity == known.identity and known.holds(now) is not None):
             return known
         try:
-            text = await self._http.get(
-                policy_url(domain), limit_octets=POLICY_OCTETS, deadline_s=FETCH_S, redirects=0
-            )
+            text = await fetch_policy(self._http, domain)
             policy = parse_policy(text)
         except DirectError as error:
             _log.info("mta-sts policy not fetched", domain=domain, error=error.detail)

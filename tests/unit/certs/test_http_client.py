@@ -110,6 +110,29 @@ async def test_any_status_but_200_is_a_failure(site: Web, client: HttpClient, st
     await refused(client, site.url("/a"))
 
 
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        ("Content-Type: text/plain\r\n", True),
+        ("Content-Type: Text/Plain; charset=utf-8\r\n", True),
+        ("Content-Type: text/html\r\n", False),
+        ("", False),
+    ],
+)
+async def test_content_of_another_media_type_than_asked_for_is_refused(
+    site: Web, client: HttpClient, header: str, *, taken: bool
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(b"x", headers=header)
+
+    site.handlers["/a"] = answer
+    if taken:
+        assert await client.get(site.url("/a"), media_type="text/plain") == b"x"
+    else:
+        with pytest.raises(DirectError, match="not text/plain"):
+            await client.get(site.url("/a"), media_type="text/plain")
+
+
 async def test_content_over_the_limit_is_cut_off(site: Web, client: HttpClient) -> None:
     site.files["/big"] = b"\0" * 1_000_000
     assert "over 1000 octets" in await refused(client, site.url("/big"), limit_octets=1000)

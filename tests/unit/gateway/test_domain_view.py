@@ -26,7 +26,9 @@ class PolicyHost:
     def __init__(self, policy: bytes | None) -> None:
         self._policy = policy
 
-    async def get(self, url: str, *, limit_octets: int, deadline_s: float, redirects: int) -> bytes:
+    async def get(
+        self, url: str, *, limit_octets: int, deadline_s: float, redirects: int, media_type: str
+    ) -> bytes:
         assert (url, redirects) == (f"https://mta-sts.{DOMAIN}/.well-known/mta-sts.txt", 0)
         if self._policy is None:
             raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "HTTP 404")

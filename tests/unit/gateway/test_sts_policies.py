@@ -40,9 +40,11 @@ class World:
         texts = [f'"v=STSv1; " "id={self.identity};"'] if self.identity else []
         return DnsAnswer(tuple(dns.rdata.from_text(IN, kind, text) for text in texts), 60, "x")
 
-    async def get(self, url: str, *, limit_octets: int, deadline_s: float, redirects: int) -> bytes:
+    async def get(
+        self, url: str, *, limit_octets: int, deadline_s: float, redirects: int, media_type: str
+    ) -> bytes:
         # RFC8461 3.3: no redirect is followed.
-        assert redirects == 0
+        assert (redirects, media_type) == (0, "text/plain")
         self.fetched.append(url)
         if self.policy is None:
             raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "404")
