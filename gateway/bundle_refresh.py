@@ -19,6 +19,7 @@ import structlog
 from certs.dns_client import DnsClient
 from certs.errors import DirectError
 from certs.http_client import HttpClient
+from certs.issuer_source import IssuerSource
 from certs.policy import CertificatePolicy
 from certs.ports import Clock, Database
 from certs.revocation_source import RevocationSource
@@ -57,6 +58,7 @@ async def open_refresher(
             database=database,
             source=BundleClient(resolver=dns),
             revocations=RevocationSource(http=http),
+            issuers=IssuerSource(http=http),
             policy=CertificatePolicy(revocation=config.trust.revocation),
             clock=clock,
             random=random.SystemRandom().random,
@@ -78,7 +80,12 @@ async def keep_bundles_fresh(
                 names = await database.write(lambda c: claim_due(c, clock(), LEASE, limit=AT_ONCE))
             except DirectError as error:
                 _log.error("bundles cannot be claimed", reason=error.reason.code)
-            await asyncio.gather(*(_refresh(refresher, name, metrics) for name in names))
+            work = (_refresh(refresher, name, metrics) for name in names)
+            # What nobody foresaw in one bundle must not end the refreshing of all.
+            ends = await asyncio.gather(*work, return_exceptions=True)
+            for name, end in zip(names, ends, strict=True):
+                if isinstance(end, Exception):
+                    _log.error("bundle not refreshed", bundle=name, error=type(end).__name__)
             if not names:
                 await asyncio.sleep(POLL_S)
 

@@ -51,7 +51,7 @@ _CONSTRUCTED: Final = 0x20
 _SMALL_OCTETS: Final = 4 * 1024
 _SIGNERS_OCTETS: Final = 256 * 1024
 _PEM: Final = re.compile(
-    rb"-----BEGIN ([A-Z0-9 ]{1,32})-----([A-Za-z0-9+/=\s]*)-----END \1-----", re.ASCII
+    rb"-----BEGIN ([A-Z0-9 ]{1,32})-----([A-Za-z0-9+/=\s]*+)-----END \1-----", re.ASCII
 )
 _PEM_BEGIN: Final = b"-----BEGIN "
 

@@ -85,7 +85,8 @@ class BundleClient:
                     return await self._follow(client, url, known)
         except (TimeoutError, httpx.TimeoutException):
             raise BundleError(Status.DOWNLOAD_TIMEOUT, "no answer in time") from None
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+        # ValueError: what a hostile Location can be beside an invalid URL.
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as error:
             raise _failed(error) from None
 
     def _context(self, tls_ca: str | None) -> ssl.SSLContext:

@@ -12,30 +12,31 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import sqlalchemy as sa
+from cryptography import x509
 
 from certs.errors import DirectError, Reason
 from certs.evidence import Revocation
 from certs.locations import crl_urls, ocsp_urls
 from certs.ocsp import Status as Answer
 from certs.path import Path
-from certs.policy import CertificatePolicy, RevocationMode
+from certs.policy import CertificatePolicy
 from certs.ports import Clock, Database
 from certs.revocation import judge
 from trust_bundles.bundle import Bundle, read_bundle
 from trust_bundles.bundles import StoredBundle, get_bundle
 from trust_bundles.fetch import Fetched, Validators
-from trust_bundles.signature import Signature, verify
+from trust_bundles.signature import Signature, issued_by, verify
 from trust_bundles.status import BundleError, Status
 from trust_bundles.tables import bundle
 from trust_bundles.versions import Arrival, Installed, install, known_version
 
-__all__ = ["BundleSource", "Outcome", "Refresher", "Revocations", "Told"]
+__all__ = ["BundleSource", "Issuers", "Outcome", "Refresher", "Revocations", "Told"]
 
 # After a failure: soon again, then ever later, up to the bundle's own interval.
 FIRST_RETRY: Final = timedelta(minutes=5)
@@ -57,6 +58,14 @@ class Revocations(Protocol):
 
     async def answers_for(self, path: Path, *, now: datetime) -> Revocation:
         """Return what could be learnt about every certificate of `path`, unjudged."""
+        ...
+
+
+class Issuers(Protocol):
+    """Fetches issuers' certificates; `certs.issuer_source.IssuerSource` is one."""
+
+    async def named_by(self, cert: x509.Certificate, now: datetime) -> Sequence[x509.Certificate]:
+        """Return what is where `cert` says that its issuer's certificate is."""
         ...
 
 
@@ -86,6 +95,7 @@ class Refresher:
         database: Database,
         source: BundleSource,
         revocations: Revocations,
+        issuers: Issuers,
         policy: CertificatePolicy,
         clock: Clock,
         random: Callable[[], float],
@@ -95,6 +105,7 @@ class Refresher:
         self._database = database
         self._source = source
         self._revocations = revocations
+        self._issuers = issuers
         self._policy = policy
         self._clock = clock
         self._random = random
@@ -173,21 +184,34 @@ class Refresher:
             return None
         if not signature.trusted:
             return "signed, but no signer is configured to check it by"
-        unknown = "the signer's revocation could not be checked"
-        if signature.path is None:
-            if not (crl_urls(signature.signer) or ocsp_urls(signature.signer)):
-                return None
-            if self._policy.revocation is RevocationMode.HARD_FAIL:
-                raise BundleError(Status.INVALID_SIGNING_CERT, f"{unknown}: its issuer is unknown")
-            return f"{unknown}: its issuer is unknown"
-        answers = await self._revocations.answers_for(signature.path, now=now)
+        path = signature.path or await self._path_above(signature.signer, now)
+        if path is None:
+            return None
+        answers = await self._revocations.answers_for(path, now=now)
         try:
-            status = await asyncio.to_thread(
-                judge, signature.path, answers, now=now, policy=self._policy
-            )
+            status = await asyncio.to_thread(judge, path, answers, now=now, policy=self._policy)
         except DirectError as error:
             raise BundleError(Status.INVALID_SIGNING_CERT, str(error)) from None
+        unknown = "the signer's revocation could not be learnt"
         return unknown if status is Answer.UNKNOWN else None
+
+    async def _path_above(self, signer: x509.Certificate, now: datetime) -> Path | None:
+        """Return the path to whoever can revoke a configured signer; None: nobody can.
+
+        Whoever holds a stolen key leaves the issuer's certificate out of the bundle.
+
+        Raises:
+            BundleError: INVALID_SIGNING_CERT; it says that it can be revoked, and not by whom.
+        """
+        if not (crl_urls(signer) or ocsp_urls(signer)):
+            return None
+        path = issued_by(signer, await self._issuers.named_by(signer, now))
+        if path is None:
+            detail = (
+                "its issuer, who could have revoked it, is neither in the bundle nor at its AIA"
+            )
+            raise BundleError(Status.INVALID_SIGNING_CERT, detail)
+        return path
 
     async def _record(
         self, stored: StoredBundle, outcome: Outcome, validators: Validators | None

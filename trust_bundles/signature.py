@@ -10,7 +10,7 @@ Standards:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -27,7 +27,7 @@ from certs.profile import extensions_of
 from trust_bundles.bundle import Envelope
 from trust_bundles.status import BundleError, Status
 
-__all__ = ["Signature", "verify"]
+__all__ = ["Signature", "issued_by", "verify"]
 
 # A clock may be a little ahead. More, and every true bundle after it would seem rolled back.
 AHEAD: Final = timedelta(minutes=10)
@@ -71,6 +71,16 @@ def verify(
     raise failure
 
 
+def issued_by(cert: x509.Certificate, known: Iterable[x509.Certificate]) -> Path | None:
+    """Return the path from `cert` to its issuer, whom its signature proves, if one is among them.
+
+    It shows who can revoke `cert`, and nothing of whether the issuer is to be trusted.
+    """
+    issuers = (other for other in IssuerIndex(known).issuers_of(cert) if other != cert)
+    issuer = next((other for other in issuers if signed_by(cert, other)), None)
+    return None if issuer is None else Path((cert,), issuer)
+
+
 def _one(
     signer: Signer | DirectError,
     envelope: Envelope,
@@ -88,13 +98,17 @@ def _one(
     except DirectError as error:
         raise _unmatched(error.detail) from None
     signed_at = signer_in(signer).signing_time
+    if signed_at is not None and signed_at.tzinfo is None:
+        raise _unmatched("the signing time is not in UTC")
     if signed_at is not None and signed_at > now + AHEAD:
         raise _unmatched(f"signed in the future, on {signed_at:%Y-%m-%d %H:%M}Z")
     cert = verified.certificate
     if not configured:
         return Signature(cert, signed_at, None, trusted=False)
     path = _path(cert, envelope.certificates, configured, now)
-    return Signature(cert, signed_at, _revocable(path, known), trusted=True)
+    # Where the signer itself is configured, whoever signed its certificate can still take it back.
+    above = path if path.certificates[0] != path.anchor else issued_by(cert, known)
+    return Signature(cert, signed_at, above, trusted=True)
 
 
 def _path(
@@ -113,18 +127,6 @@ def _path(
     if any(not (usage.digital_signature or usage.content_commitment) for usage in usages):
         raise BundleError(Status.INVALID_SIGNING_CERT, "its keyUsage does not allow signing")
     return path
-
-
-def _revocable(path: Path, known: Sequence[x509.Certificate]) -> Path | None:
-    """Return the path on which the signer can be revoked; None where its issuer is not at hand."""
-    if path.certificates[0] != path.anchor:
-        return path
-    # The signer itself is configured. Whoever signed its certificate can still take it back, and
-    # is known by that signature, wherever the certificate comes from.
-    cert = path.anchor
-    issuers = (other for other in IssuerIndex(known).issuers_of(cert) if other != cert)
-    issuer = next((other for other in issuers if signed_by(cert, other)), None)
-    return None if issuer is None else Path((cert,), issuer)
 
 
 def _unmatched(detail: str) -> BundleError:

@@ -38,7 +38,7 @@ from gateway.cli.common import (
     table,
     write_json,
 )
-from gateway.cli.trust_terms import bundle_in, described, shown_directions, span_of
+from gateway.cli.trust_terms import bundle_in, described, label, shown_directions, span_of
 from trust_bundles import bundles as store
 from trust_bundles import versions
 from trust_bundles.anchors import Anchors, difference
@@ -79,14 +79,14 @@ def show_bundle(name: Name, config: ConfigPath = DEFAULT_CONFIG, as_json: Json =
         write_json(report)
         return
     anchors = report.pop("anchors")
-    tree = Tree(f"bundle {name}")
+    tree = Tree(label(f"bundle {name}"))
     for key, value in report.items():
         grow(tree, key, value)
-    branch = tree.add(f"anchors: {len(anchors)}")
+    branch = tree.add(label(f"anchors: {len(anchors)}"))
     for anchor in anchors[:SHOWN]:
-        branch.add(f"{anchor['subject']} until {anchor['expires']:%Y-%m-%d}", highlight=False)
+        branch.add(label(f"{anchor['subject']} until {anchor['expires']:%Y-%m-%d}"))
     if len(anchors) > SHOWN:
-        branch.add(f"and {len(anchors) - SHOWN} more: --json lists them")
+        branch.add(label(f"and {len(anchors) - SHOWN} more: --json lists them"))
     console().print(tree, markup=False)
 
 
@@ -151,11 +151,11 @@ def diff(
     if as_json:
         write_json(report)
         return
-    tree = Tree(f"bundle {name}: from {report['from']} to {report['to']}")
+    tree = Tree(label(f"bundle {name}: from {report['from']} to {report['to']}"))
     for key in ("added", "removed", "changed_key", "renewed", "expiring"):
-        branch = tree.add(f"{key.replace('_', ' ')}: {len(report[key])}")
+        branch = tree.add(label(f"{key.replace('_', ' ')}: {len(report[key])}"))
         for anchor in report[key]:
-            branch.add(_line(anchor), highlight=False)
+            branch.add(label(_line(anchor)))
     console().print(tree, markup=False)
 
 

@@ -235,7 +235,7 @@ def table(
     for number, column in enumerate(columns):
         view.add_column(column.replace("_", " "), overflow="fold", no_wrap=number == 0)
     for row in rows:
-        view.add_row(*(text(row[c]) for c in columns))
+        view.add_row(*(Text(text(row[c])) for c in columns))
     console().print(view)
 
 

@@ -28,6 +28,7 @@ from gateway.cli.common import (
 )
 from gateway.cli.policy import policy
 from gateway.cli.trust_change import change_of
+from gateway.cli.trust_terms import label
 from gateway.clock import utc_now
 from gateway.explanation import Explained, Explanation
 from gateway.policies import DomainPolicies, default_policy
@@ -88,42 +89,44 @@ def _tree(found: Explanation) -> Tree:
     reason = found.decision.reason
     said = "trusted" if reason is None else f"not trusted: {reason.code}"
     what = "write to" if found.direction is Direction.OUTGOING else "believe"
-    tree = Tree(f"may {found.owner} {what} {found.other}? {said}", highlight=False)
+    tree = Tree(label(f"may {found.owner} {what} {found.other}? {said}"))
     where = found.owner.domain if found.own_policy else "the defaults"
-    tree.add(f"{found.anchors} anchors count ({found.direction.value}); policy of {where}")
-    looked = tree.add(f"looked for certificates of {found.other}")
+    tree.add(label(f"{found.anchors} anchors count ({found.direction.value}); policy of {where}"))
+    looked = tree.add(label(f"looked for certificates of {found.other}"))
     for step in found.evidence.steps:
-        looked.add(f"{step.level.value}: {step.query}: {step.outcome}, {step.certificates} found")
+        looked.add(
+            label(f"{step.level.value}: {step.query}: {step.outcome}, {step.certificates} found")
+        )
     if not found.certificates:
-        tree.add("no certificate was found")
+        tree.add(label("no certificate was found"))
     for one in found.certificates:
         _grow(tree, one)
     for owner, bundle in found.sources:
         by = f"by bundle {bundle}" if bundle else "as an anchor of its own"
-        tree.add(f"the anchor is trusted by {owner}, {by}")
+        tree.add(label(f"the anchor is trusted by {owner}, {by}"))
     return tree
 
 
 def _grow(tree: Tree, one: Explained) -> None:
     verdict, shown = one.verdict, one.revocation
     said = "holds" if verdict.reason is None else f"{verdict.reason.code}: {verdict.detail}"
-    branch = tree.add(f"certificate {_short(verdict.certificate)}: {said}", highlight=False)
+    branch = tree.add(label(f"certificate {_short(verdict.certificate)}: {said}"))
     binding = verdict.binding.value if verdict.binding else "bound to somebody else"
-    branch.add(f"{binding}, found at {verdict.level.value}")
+    branch.add(label(f"{binding}, found at {verdict.level.value}"))
     for tried in one.tries:
         outcome = "holds" if tried.failure is None else f"fails: {tried.failure}"
-        path = branch.add(f"path {outcome}", highlight=False)
+        path = branch.add(label(f"path {outcome}"))
         for cert in tried.certificates:
-            path.add(_short(cert), highlight=False)
+            path.add(label(_short(cert)))
         if tried.anchor is not None:
-            path.add(f"anchor {_short(tried.anchor)}", highlight=False)
+            path.add(label(f"anchor {_short(tried.anchor)}"))
     for clause in one.clauses:
-        branch.add(f"it is the policy's {clause} that forbids it")
+        branch.add(label(f"it is the policy's {clause} that forbids it"))
     age = "" if shown.age_s is None else f", {shown.age_s // 60} minutes old"
     source = f" by {shown.source}" if shown.source else ""
-    branch.add(f"revocation: {shown.status}{source}{age}", highlight=False)
+    branch.add(label(f"revocation: {shown.status}{source}{age}"))
     for url in shown.unreachable:
-        branch.add(f"not reachable: {url}", highlight=False)
+        branch.add(label(f"not reachable: {url}"))
 
 
 def _short(cert: x509.Certificate) -> str:

@@ -18,6 +18,7 @@ from tests.helpers.pki import NOW, Ca, der, pem, reissue
 from tests.helpers.trust import ONE, TWO
 from trust_bundles.bundle import BUNDLE_OCTETS, NAMESAKES, Bundle, Form, read_bundle
 from trust_bundles.bundle_writer import write_p7b, write_p7m, write_pem
+from trust_bundles.signature import verify
 from trust_bundles.status import BundleError, Status
 
 SIGNER = Ca.create("Signing CA", parent=Ca.create("Publisher Root")).issue(
@@ -174,6 +175,8 @@ def test_a_mutated_bundle_is_read_or_refused_and_signers_are_never_anchors(
     data = P7M[:at] if cut else P7M[:at] + bytes([value]) + P7M[at + 1 :]
     try:
         bundle = read(data)
+        signature = verify(bundle.envelope, (), now=NOW)
     except BundleError:
         return
+    assert signature is None or not signature.trusted
     assert not set(bundle.anchors) & {SIGNER.certificate, *SIGNER.chain}

@@ -60,6 +60,10 @@ class Answers:
     """Revocation answers, as fetched."""
 
     crls: list[x509.CertificateRevocationList] = field(default_factory=list)
+    issuers: list[x509.Certificate] = field(default_factory=list)
+
+    async def named_by(self, cert: x509.Certificate, now: datetime) -> Sequence[x509.Certificate]:
+        return self.issuers
 
     async def answers_for(self, path: Path, *, now: datetime) -> Revocation:
         return Revocation(
@@ -88,6 +92,7 @@ class Site:
             database=self.database,
             source=BundleClient(resolver=Nowhere(), deadline_s=2),
             revocations=self.answers,
+            issuers=self.answers,
             policy=self.policy,
             clock=lambda: self.now,
             random=lambda: 0.5,
@@ -262,6 +267,21 @@ async def test_revocation_that_cannot_be_learnt_is_the_policys(
     assert "revocation" in (outcome.detail or "")
 
 
+async def test_stolen_signer_cannot_hide_who_revoked_it(site: Site) -> None:
+    await site.add(signers=pem(SIGNER.certificate).decode())
+    site.answers.crls = [SIGNING_CA.crl([SIGNER.certificate])]
+    alone = Identity(SIGNER.certificate, (), SIGNER.key)
+    outcome = await site.refresh(signed(TWO, by=alone))
+    assert outcome.status is Status.INVALID_SIGNING_CERT
+    assert "its issuer" in (outcome.detail or "")
+    site.answers.issuers = [Ca.create("Signing CA", label="impostor").certificate]
+    assert (await site.refresh()).status is Status.INVALID_SIGNING_CERT
+    site.answers.issuers = [SIGNING_CA.certificate]
+    assert "certificate-revoked" in ((await site.refresh()).detail or "")
+    site.answers.crls = [SIGNING_CA.crl()]
+    assert (await site.refresh()).status is Status.SUCCESS
+
+
 async def test_pinned_signer_counts_and_its_ca_does_not(site: Site) -> None:
     await site.add(signers=pem(SIGNER.certificate).decode())
     assert (await site.refresh(signed(ONE))).status is Status.SUCCESS
@@ -325,7 +345,13 @@ async def test_redirects_stay_in_https_and_out_of_our_network(site: Site) -> Non
     site.host.redirects[PATH] = "/moved"
     site.host.files["/moved"] = write_p7b([ONE])
     assert (await site.refresh()).status is Status.SUCCESS
-    for target in ("http://localhost/", "https://internal.example/", "https://127.0.0.1/", PATH):
+    for target in (
+        "http://localhost/",
+        "https://internal.example/",
+        "https://127.0.0.1/",
+        "https://[",
+        PATH,
+    ):
         site.host.redirects[PATH] = target
         assert (await site.refresh()).status is Status.UNREACHABLE, target
     assert await site.trusted() == {ONE}
