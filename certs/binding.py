@@ -18,6 +18,7 @@ from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.policy import Profile
 from certs.profile import extensions_of
+from certs.unreadable import UNREADABLE
 
 __all__ = ["Binding", "binding_of"]
 
@@ -79,7 +80,7 @@ def _legacy_names_agree(cert: x509.Certificate, address: DirectAddress) -> None:
     # AS v1.2 4.1.1.2 (AS-005): a legacy emailAddress must agree; v1.3 ignores it (AS-006).
     try:
         claimed = [a.value for a in cert.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)]
-    except ValueError:
+    except UNREADABLE:
         raise _not_bound(address, "certificate's subject does not parse") from None
     if any(str(value).lower() not in (address.key, address.domain) for value in claimed):
         raise _not_bound(address, "subject emailAddress names somebody else")

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from certs.errors import DirectError, Reason
+from certs.unreadable import UNREADABLE
 
 __all__ = ["certificate_from", "certificates_in"]
 
@@ -34,10 +34,10 @@ def certificate_from(der: bytes) -> x509.Certificate:
     """
     try:
         cert = x509.load_der_x509_certificate(der)
-    except x509.InvalidVersion:
-        raise ValueError("unknown version") from None
-    for part in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
-        getattr(cert, part)
+        for part in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
+            getattr(cert, part)
+    except UNREADABLE as error:
+        raise ValueError(f"certificate does not parse: {error}") from None
     return cert
 
 
@@ -52,7 +52,7 @@ def certificates_in(data: bytes) -> tuple[x509.Certificate, ...]:
     for load in _PEM if data.lstrip().startswith(b"-----BEGIN") else _DER:
         try:
             certificates = [certificate_from(_der(cert)) for cert in load(data)]
-        except (ValueError, UnsupportedAlgorithm):
+        except UNREADABLE:
             continue
         if certificates:
             return tuple(certificates[:CERTIFICATES])

@@ -15,7 +15,6 @@ from typing import Final
 
 from asn1crypto import crl as asn1_crl  # type: ignore[import-untyped]  # ships no types
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.crl_entries import read_entries, serial_contents
@@ -23,6 +22,7 @@ from certs.crl_scope import Reasons, Scope, extension_of
 from certs.errors import DirectError, Reason
 from certs.issuers import NameKey, name_key
 from certs.signatures import verifies
+from certs.unreadable import UNREADABLE
 
 __all__ = ["Crl", "read_crl"]
 
@@ -42,7 +42,7 @@ def read_crl(data: bytes) -> Crl:
         if data.lstrip().startswith(_PEM_BEGIN):
             data = x509.load_pem_x509_crl(data).public_bytes(Encoding.DER)
         return Crl(data)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise DirectError(Reason.REVOCATION_UNKNOWN, f"CRL does not parse: {error}") from None
 
 
@@ -56,7 +56,7 @@ class Crl:
         """Read and index a list in DER.
 
         Raises:
-            ValueError, UnsupportedAlgorithm, DuplicateExtension: it does not parse.
+            ValueError and others of the library: it does not parse.
         """
         self._parsed = x509.load_der_x509_crl(der)
         # The encoding as it came: `cryptography` would write the whole list anew to have it.
@@ -97,7 +97,7 @@ class Crl:
             usage = extension_of(issuer.extensions, x509.KeyUsage)
             digest = self._parsed.signature_hash_algorithm
             parameters = self._parsed.signature_algorithm_parameters
-        except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        except UNREADABLE:
             return False
         # RFC5280 6.3.3 (f): where the signer's keyUsage is there, it must say cRLSign.
         return (usage is None or usage.crl_sign) and verifies(

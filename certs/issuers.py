@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from certs.errors import DirectError
 from certs.profile import MAXIMUM_RSA_BITS, extensions_of
 from certs.signatures import verifies
+from certs.unreadable import UNREADABLE
 
 __all__ = ["IssuerIndex", "name_key", "readable", "same_authority", "sha256_of", "signed_by"]
 
@@ -55,7 +55,7 @@ class IssuerIndex(Sequence[x509.Certificate]):
         """Return the certificates with the issuer's name, CA or not."""
         try:
             return self._by_subject.get(name_key(cert.issuer), [])
-        except ValueError:  # a name that does not parse is nobody's
+        except UNREADABLE:  # a name that does not parse is nobody's
             return []
 
     def __contains__(self, cert: object) -> bool:
@@ -107,7 +107,7 @@ def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         digest = cert.signature_hash_algorithm
         parameters = cert.signature_algorithm_parameters
-    except (UnsupportedAlgorithm, ValueError):
+    except UNREADABLE:
         return False
     return verifies(
         issuer,
@@ -125,7 +125,7 @@ def readable(cert: x509.Certificate) -> bool:
         extensions_of(cert)
         name_key(cert.subject)
         name_key(cert.issuer)
-    except (DirectError, UnsupportedAlgorithm, ValueError):
+    except (DirectError, *UNREADABLE):
         return False
     return not (isinstance(key, rsa.RSAPublicKey) and key.key_size > MAXIMUM_RSA_BITS)
 

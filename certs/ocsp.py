@@ -15,7 +15,6 @@ from typing import Final
 
 from asn1crypto import keys as asn1_keys  # type: ignore[import-untyped]  # ships no types
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -26,6 +25,7 @@ from certs.errors import DirectError, Reason
 from certs.issuers import signed_by
 from certs.profile import extensions_of, valid_at
 from certs.signatures import Parameters, verifies
+from certs.unreadable import UNREADABLE
 
 __all__ = ["Status", "fresh_until", "read_answer", "request_for", "status_in"]
 
@@ -50,7 +50,7 @@ def read_answer(data: bytes) -> ocsp.OCSPResponse:
     """
     try:
         return ocsp.load_der_ocsp_response(data)
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise DirectError(Reason.REVOCATION_UNKNOWN, "OCSP answer does not parse") from None
 
 
@@ -76,7 +76,7 @@ def status_in(
         mine = [single for single in answer.responses if _is_about(single, cert, issuer)]
         if not mine or not _authentic(answer, issuer, now):
             return Status.UNKNOWN
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return Status.UNKNOWN
     if any(single.certificate_status is ocsp.OCSPCertStatus.REVOKED for single in mine):
         return Status.REVOKED
@@ -90,7 +90,7 @@ def fresh_until(answer: ocsp.OCSPResponse) -> datetime | None:
     """Return the earliest nextUpdate in the answer, or None where it says none."""
     try:
         ends = [single.next_update_utc for single in answer.responses]
-    except ValueError:
+    except UNREADABLE:
         return None
     return min((end for end in ends if end is not None), default=None)
 

@@ -14,12 +14,12 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certs.errors import DirectError, Reason
 from certs.policy import CertificatePolicy
+from certs.unreadable import UNREADABLE
 
 __all__ = ["extensions_of", "fit_to_encrypt", "fit_to_sign", "known_where_critical", "valid_at"]
 
@@ -39,7 +39,7 @@ def valid_at(cert: x509.Certificate, now: datetime) -> None:
     """
     try:
         not_before, not_after = cert.not_valid_before_utc, cert.not_valid_after_utc
-    except ValueError:
+    except UNREADABLE:
         raise _unfit("validity does not parse") from None
     if now < not_before:
         raise DirectError(Reason.CERTIFICATE_EXPIRED, f"not valid before {not_before:%Y-%m-%d}")
@@ -88,7 +88,7 @@ def extensions_of(cert: x509.Certificate) -> x509.Extensions:
     """
     try:
         return cert.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise _unfit(f"extensions do not parse: {type(error).__name__}") from None
 
 
@@ -123,7 +123,7 @@ def _fit(cert: x509.Certificate, policy: CertificatePolicy) -> x509.KeyUsage | N
 def _key_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
     try:
         key = cert.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise _unfit("public key does not parse or is of an unknown kind") from None
     match key:
         case rsa.RSAPublicKey() if "rsa" in policy.keys:
@@ -144,7 +144,7 @@ def _key_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
 def _digest_allowed(cert: x509.Certificate, policy: CertificatePolicy) -> None:
     try:
         digest = cert.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise _unfit("signature algorithm is unknown") from None
     # Ed25519 has its digest built in: there is none to name.
     if digest is None or digest.name in policy.digests:  # AS-011
