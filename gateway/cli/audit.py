@@ -1,23 +1,31 @@
 """`audit`: what was done, by whom, and whether the record of it is whole.
 
-Talks to the database.
+Talks to the database, and to files that `audit export` wrote.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
+from certs.errors import DirectError
 from gateway import audit as trail
-from gateway.audit_export import fhir_audit_event, line_of
+from gateway.audit import AuditEvent, Head
+from gateway.audit_export import events_of, fhir_audit_event, line_of
 from gateway.cli.common import (
     DEFAULT_CONFIG,
     ConfigPath,
     Json,
     Site,
+    fail,
     on_site,
+    read_file,
     show,
     table,
 )
@@ -26,12 +34,15 @@ __all__ = ["audit"]
 
 audit = typer.Typer(help="What was done, by whom.", no_args_is_help=True)
 
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many events.")]
+PAGE: Final = 1000
+_HEAD: Final = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
 
 
 @audit.command("list")
 def list_events(
-    limit: Limit = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many events.")] = 50,
+    before: Annotated[int | None, typer.Option(help="Only older than the one so numbered.")] = None,
+    actor: Annotated[str, typer.Option(help="Only by this user, client, peer or job.")] = "",
     action: Annotated[str, typer.Option(help="Only of this action.")] = "",
     subject: Annotated[str, typer.Option(help="Only about this.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
@@ -45,7 +56,12 @@ def list_events(
     async def work(site: Site) -> list[dict[str, object]]:
         found = await site.database.read(
             lambda c: trail.list_events(
-                c, limit=limit, action=action or None, subject=subject or None
+                c,
+                limit=limit,
+                before=before,
+                actor=actor or None,
+                action=action or None,
+                subject=subject or None,
             )
         )
         return [
@@ -68,44 +84,82 @@ def list_events(
 
 @audit.command("export")
 def export(
-    limit: Limit = 1000,
+    since: Annotated[int, typer.Option(min=0, help="Only after the one so numbered.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many; default: all.")] = None,
     fhir: Annotated[bool, typer.Option("--fhir", help="As FHIR AuditEvent.")] = False,
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
-    """Print events as NDJSON, oldest first.
+    """Print events as NDJSON, oldest first; lines that are not FHIR can be verified elsewhere.
 
-    Example: direct-gateway audit export --fhir > audit.ndjson
+    Example: direct-gateway audit export --since 1200 > audit.ndjson
     """
 
-    async def work(site: Site) -> list[str]:
-        found = await site.database.read(lambda c: trail.list_events(c, limit=limit))
-        return [
-            json.dumps(fhir_audit_event(event)) if fhir else line_of(event)
-            for event in reversed(found)
-        ]
+    async def work(site: Site) -> None:
+        last, left = since, limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = await _page(site, last, size)
+            for event in page:
+                typer.echo(json.dumps(fhir_audit_event(event)) if fhir else line_of(event))
+            if len(page) < size:
+                break
+            last, left = page[-1].number, None if left is None else left - size
 
-    for line in on_site(config, work):
-        typer.echo(line)
+    on_site(config, work)
 
 
 @audit.command("verify")
-def verify(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
+def verify(
+    file: Annotated[
+        Path | None, typer.Argument(help="What `export` wrote; '-': standard input.")
+    ] = None,
+    known: Annotated[
+        str, typer.Option(metavar="NUMBER:DIGEST", help="A head that was kept elsewhere.")
+    ] = "",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
     """Check that no event was edited, removed or put in between; exit 1 where one was.
 
-    Example: direct-gateway audit verify
+    That the newest were removed shows only beside a head that was kept elsewhere: keep what this
+    prints, and say it with --known the next time.
+
+    Example: direct-gateway audit verify --known 1200:5feceb66…
     """
+    match = _HEAD.fullmatch(known)
+    if known and match is None:
+        fail("--known: write NUMBER:DIGEST, as `audit verify` prints them")
+    kept = Head(int(match[1]), match[2]) if match else None
 
-    async def work(site: Site) -> tuple[int | None, trail.Head]:
-        return await site.database.read(lambda c: (trail.verify(c), trail.head(c)))
+    async def work(site: Site) -> tuple[int | None, Head]:
+        return await site.database.read(lambda c: (trail.verify(c, known=kept), trail.head(c)))
 
-    broken, head = on_site(config, work)
+    broken, head = on_site(config, work) if file is None else _verified(file, kept)
     show(
         {
             "sound": broken is None,
             "first_broken": broken,
             "events": head.number,
-            "head": head.digest,
+            "head": f"{head.number}:{head.digest}",
         },
         as_json=as_json,
     )
     raise typer.Exit(0 if broken is None else 1)
+
+
+async def _page(site: Site, last: int, size: int) -> Sequence[AuditEvent]:
+    return await site.database.read(lambda c: trail.events_since(c, last, limit=size))
+
+
+def _verified(file: Path, known: Head | None) -> tuple[int | None, Head]:
+    """Verify exported lines: a whole trail, or what follows the event before their first."""
+    data = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
+    try:
+        events = list(events_of(data.decode("utf-8", "replace").splitlines()))
+    except DirectError as error:
+        fail(error)
+    if not events:
+        return None, trail.BEGINNING
+    since = Head(events[0].number - 1, events[0].previous)
+    broken = trail.first_broken(events, since=since, known=known)
+    return broken, Head(events[-1].number, events[-1].digest)

@@ -16,11 +16,15 @@ from certs.address import parse_domain
 from certs.errors import DirectError, Reason
 from gateway import queue as jobs
 from gateway import queue_control
+from gateway.cli.asking import confirm
 from gateway.cli.common import (
     DEFAULT_CONFIG,
+    Change,
     ConfigPath,
     Json,
     Site,
+    Yes,
+    change,
     fail,
     on_site,
     show,
@@ -124,7 +128,7 @@ def fail_job(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Js
 @queue.command("drop")
 def drop(
     identifier: JobId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -132,8 +136,7 @@ def drop(
 
     Example: direct-gateway queue drop 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f --yes
     """
-    if not yes:
-        typer.confirm("Nobody will be told what became of it. Drop it?", abort=True)
+    confirm("Nobody will be told what became of it. Drop it?", yes=yes)
 
     def act(c: Connection, job: UUID, site: Site) -> None:
         queue_control.drop(c, job, site.now)
@@ -153,15 +156,11 @@ def pause(
     """
     name = domain.lower()
 
-    async def work(site: Site) -> None:
-        def write(c: Connection) -> None:
-            queue_control.pause(c, parse_domain(name), site.now)
-            site.audit(c, "destination-paused", name)
+    def work(c: Connection, site: Site) -> Change:
+        queue_control.pause(c, parse_domain(name), site.now)
+        return Change({"paused": name})
 
-        await site.database.write(write)
-
-    on_site(config, work)
-    show({"paused": name}, as_json=as_json)
+    change(config, "destination-paused", name, work, as_json=as_json)
 
 
 @queue.command("resume")
@@ -176,15 +175,11 @@ def resume(
     """
     name = domain.lower()
 
-    async def work(site: Site) -> None:
-        def write(c: Connection) -> None:
-            queue_control.resume(c, parse_domain(name))
-            site.audit(c, "destination-resumed", name)
+    def work(c: Connection, _: Site) -> Change:
+        queue_control.resume(c, parse_domain(name))
+        return Change({"resumed": name})
 
-        await site.database.write(write)
-
-    on_site(config, work)
-    show({"resumed": name}, as_json=as_json)
+    change(config, "destination-resumed", name, work, as_json=as_json)
 
 
 def _change(
@@ -196,15 +191,11 @@ def _change(
 ) -> None:
     wanted = _uuid(identifier)
 
-    async def work(site: Site) -> None:
-        def write(c: Connection) -> None:
-            act(c, wanted, site)
-            site.audit(c, action, str(wanted))
+    def work(c: Connection, site: Site) -> Change:
+        act(c, wanted, site)
+        return Change({"id": str(wanted), "done": action})
 
-        await site.database.write(write)
-
-    on_site(config, work)
-    show({"id": str(wanted), "done": action}, as_json=as_json)
+    change(config, action, str(wanted), work, as_json=as_json)
 
 
 def _row(job: Job) -> dict[str, object]:
