@@ -13,13 +13,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from certs.address import DirectAddress, parse_address
+from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
+from certs.tables import UtcDateTime
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.scopes import ALL, EVERYTHING, Scopes, parse_scopes
 from fhir_bridge.tables import fhir_access_token, fhir_client, fhir_client_mailbox
@@ -139,19 +141,19 @@ def by_secret(connection: sa.Connection, secret: str) -> Client:
 
 def find_client(connection: sa.Connection, identity: UUID) -> Client | None:
     """Return the client `identity` unless it is disabled."""
-    found = _clients(connection, fhir_client.c.id == identity)
+    found = _clients(connection.execute(_BY_ID, {"the_id": identity}))
     return found[0] if found and not found[0].disabled else None
 
 
 def named_client(connection: sa.Connection, name: str) -> Client | None:
     """Return the client `name` unless it is disabled."""
-    found = _clients(connection, fhir_client.c.name == name)
+    found = _clients(connection.execute(_BY_NAME, {"the_name": name}))
     return found[0] if found and not found[0].disabled else None
 
 
 def list_clients(connection: sa.Connection) -> Sequence[Client]:
     """Return every client by name."""
-    return _clients(connection, sa.true())
+    return _clients(connection.execute(_EVERY))
 
 
 def disable_client(connection: sa.Connection, name: str) -> bool:
@@ -175,38 +177,43 @@ def _enabled(found: Sequence[Client]) -> Client:
 
 def _registered(connection: sa.Connection, token: str) -> list[Client]:
     # Looked up by a digest: how long it takes tells nothing about the token.
-    return _clients(connection, fhir_client.c.token_sha256 == digest(token))
+    return _clients(connection.execute(_BY_TOKEN, {"token": digest(token)}))
 
 
 def _by_issued(connection: sa.Connection, token: str, now: datetime) -> list[Client]:
     """Return the client of a token that the token endpoint issued."""
-    issued = connection.execute(
-        sa.select(fhir_access_token).where(
-            fhir_access_token.c.token_sha256 == digest(token), fhir_access_token.c.expires_at > now
-        )
-    ).one_or_none()
+    issued = connection.execute(_ISSUED, {"token": digest(token), "now": now}).one_or_none()
     if issued is None:
         return []
     # What the registration has lost since, an older token has lost too.
     wanted = parse_scopes(issued.scopes)
     return [
         dataclasses.replace(client, scopes=client.scopes.narrowed(wanted))
-        for client in _clients(connection, fhir_client.c.id == issued.client_id)
+        for client in _clients(connection.execute(_BY_ID, {"the_id": issued.client_id}))
     ]
 
 
-def _clients(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Client]:
-    rows = connection.execute(
-        sa.select(fhir_client, fhir_client_mailbox.c.address_key)
-        .outerjoin(fhir_client_mailbox, fhir_client_mailbox.c.client_id == fhir_client.c.id)
-        .where(condition)
-        .order_by(fhir_client.c.name)
-    ).all()
+def _clients(rows: sa.Result[Any]) -> list[Client]:
     found: dict[UUID, Client] = {}
-    for row in rows:
+    for row in rows.all():
         known = found.get(row.id)
-        keys = {parse_address(row.address_key).key} if row.address_key else set()
+        keys = {row.address_key} if row.address_key else set()  # written as `DirectAddress.key`
         mailboxes = (known.mailboxes if known else frozenset()) | keys
         scopes = known.scopes if known else parse_scopes(row.scopes)
         found[row.id] = Client(row.id, row.name, mailboxes, row.disabled, scopes)
     return list(found.values())
+
+
+# Every request asks these: to build them anew would cost more than to run them.
+_EVERY: Final = (
+    sa.select(fhir_client, fhir_client_mailbox.c.address_key)
+    .outerjoin(fhir_client_mailbox, fhir_client_mailbox.c.client_id == fhir_client.c.id)
+    .order_by(fhir_client.c.name)
+)
+_BY_TOKEN: Final = _EVERY.where(fhir_client.c.token_sha256 == sa.bindparam("token"))
+_BY_ID: Final = _EVERY.where(fhir_client.c.id == sa.bindparam("the_id", type_=sa.Uuid))
+_BY_NAME: Final = _EVERY.where(fhir_client.c.name == sa.bindparam("the_name"))
+_ISSUED: Final = sa.select(fhir_access_token).where(
+    fhir_access_token.c.token_sha256 == sa.bindparam("token"),
+    fhir_access_token.c.expires_at > sa.bindparam("now", type_=UtcDateTime),
+)

@@ -78,9 +78,7 @@ def insert(
 ) -> Stored:
     """Store `resource` as version 1 under `identity` and return it as stored."""
     stored = _stamped(resource, identity, owner, 1, now)
-    connection.execute(
-        fhir_resource.insert().values(**_columns(stored), message_id=message, **_moments(resource))
-    )
+    connection.execute(_INSERT, {**_columns(stored), "message_id": message, **_moments(resource)})
     _index(connection, stored, resource, terms)
     return stored
 
@@ -122,13 +120,8 @@ def read(
     connection: sa.Connection, kind: str, identity: UUID, owners: Collection[str]
 ) -> Stored | None:
     """Return the present version, also of a deleted one; None where it is not theirs to see."""
-    row = connection.execute(
-        sa.select(fhir_resource).where(
-            fhir_resource.c.id == identity,
-            fhir_resource.c.type == kind,
-            fhir_resource.c.owner.in_(owners),
-        )
-    ).one_or_none()
+    asked = {"the_id": identity, "the_type": kind, "owners": list(owners)}
+    row = connection.execute(_READ, asked).one_or_none()
     return stored_of(row) if row else None
 
 
@@ -250,26 +243,22 @@ def _supersede(
     moments: Mapping[str, int],
 ) -> bool:
     """Put `stored` in the place of `old`, unless `old` is not the present version any more."""
-    done = connection.execute(
-        fhir_resource.update()
-        .where(fhir_resource.c.id == old.id, fhir_resource.c.version == old.version)
-        .values(**_columns(stored), message_id=message, **moments)
-    )
+    present = {"the_id": old.id, "the_version": old.version}
+    values = {**_columns(stored), "message_id": message, **moments}
+    done = connection.execute(_SUPERSEDE, {**present, **values})
     if done.rowcount != 1:
         return False
     columns = _columns(old)
     identity = columns.pop("id")
-    connection.execute(fhir_version.insert().values(resource_id=identity, **columns))
-    connection.execute(fhir_index.delete().where(fhir_index.c.resource_id == old.id))
+    connection.execute(_KEEP, {"resource_id": identity, **columns})
+    connection.execute(_UNINDEX, {"the_id": old.id})
     return True
 
 
 def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Terms) -> None:
     """Make `stored` findable, and tell the subscriptions of it if there are any."""
     if connection.execute(_SUBSCRIBED).first():
-        connection.execute(
-            fhir_change.insert().values(resource_id=stored.id, version=stored.version)
-        )
+        connection.execute(_CHANGED, {"resource_id": stored.id, "version": stored.version})
     rows = [
         {
             "resource_id": stored.id,
@@ -284,9 +273,24 @@ def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Ter
         for row in index_rows(resource, TYPES[stored.type], terms)
     ]
     if rows:
-        connection.execute(fhir_index.insert(), rows)
+        connection.execute(_INDEX, rows)
 
 
+# Every request runs some of these: to build them anew would cost more than to run them.
+_THE_ID: Final = sa.bindparam("the_id", type_=sa.Uuid)
+_READ: Final = sa.select(fhir_resource).where(
+    fhir_resource.c.id == _THE_ID,
+    fhir_resource.c.type == sa.bindparam("the_type"),
+    fhir_resource.c.owner.in_(sa.bindparam("owners", expanding=True)),
+)
+_INSERT: Final = fhir_resource.insert()
+_SUPERSEDE: Final = fhir_resource.update().where(
+    fhir_resource.c.id == _THE_ID, fhir_resource.c.version == sa.bindparam("the_version")
+)
+_KEEP: Final = fhir_version.insert()
+_INDEX: Final = fhir_index.insert()
+_UNINDEX: Final = fhir_index.delete().where(fhir_index.c.resource_id == _THE_ID)
+_CHANGED: Final = fhir_change.insert()
 _SUBSCRIBED: Final = (
     sa.select(sa.literal(1))
     .where(

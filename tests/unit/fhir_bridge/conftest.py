@@ -173,7 +173,7 @@ class World:
     outbox: MemoryOutbox
     http: httpx.AsyncClient
     preflight: MemoryPreflight
-    deliveries: MemoryDeliveries
+    deliveries: MemoryDeliveries = field(default_factory=MemoryDeliveries)
     tokens: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
 
