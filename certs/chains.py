@@ -32,13 +32,13 @@ from certs.profile import valid_at
 from certs.revocation import authentic
 from certs.revocation_source import RevocationSource
 
-__all__ = ["Chains"]
+__all__ = ["DEADLINE_S", "Chains"]
 
 LEVELS: Final = 5  # AS-082
 LEAVES: Final = 10  # whose chains are completed, of one address
 KEPT: Final = timedelta(minutes=1)  # before the same chains are looked through again
 CHAINS_KEPT: Final = 10_000
-DEADLINE_S: Final = 20.0  # for the chains and revocation of one address
+DEADLINE_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,19 @@ class _Gathered:
 
 
 class Chains:
-    """Completes evidence. `complete` never raises for what it could not fetch."""
+    """Completes evidence. `complete` never raises for what it could not fetch.
 
-    def __init__(self, *, issuers: IssuerSource, revocation: RevocationSource) -> None:
+    `deadline_s` is in seconds, for the chains and revocation of one address.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuers: IssuerSource,
+        revocation: RevocationSource,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._deadline_s = deadline_s
         self._issuers = issuers
         self._revocation = revocation
         self._kept: Memory[_Gathered] = Memory(CHAINS_KEPT)
@@ -96,7 +106,7 @@ class Chains:
 
     async def _gather(self, work: _Work) -> Kept[_Gathered]:
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self._deadline_s):
                 await asyncio.gather(*(self._one(work, leaf) for leaf in work.leaves))
         except TimeoutError:
             work.unreachable.append("deadline")

@@ -24,6 +24,7 @@ from dns.rdatatype import RdataType
 
 from certs.address import DirectAddress
 from certs.cert_files import certificates_in
+from certs.chains import DEADLINE_S as CHAINS_S
 from certs.chains import Chains
 from certs.discovery import Answer, CertQuery, Discovery, LdapQuery, Query, ServersQuery
 from certs.dns_cert import certificates_from, read_records
@@ -57,6 +58,7 @@ class LiveDirectory:
         http: HttpClient,
         archive: Archive | None = None,
         deadline_s: float = DEADLINE_S,
+        chains_s: float = CHAINS_S,
     ) -> None:
         self._deadline_s = deadline_s
         self._dns = dns
@@ -64,7 +66,7 @@ class LiveDirectory:
         self._http = http
         self._revocation = RevocationSource(http=http, archive=archive)
         issuers = IssuerSource(http=http, archive=archive)
-        self._chains = Chains(issuers=issuers, revocation=self._revocation)
+        self._chains = Chains(issuers=issuers, revocation=self._revocation, deadline_s=chains_s)
 
     async def evidence_for(self, address: DirectAddress) -> Evidence:
         """Return all that can be learnt about `address`; a failed look-up is evidence too."""
@@ -163,13 +165,15 @@ async def open_directory(
     authority_port: int = DNS_PORT,
     archive: Archive | None = None,
     deadline_s: float = DEADLINE_S,
+    chains_s: float = CHAINS_S,
 ) -> AsyncIterator[LiveDirectory]:
     """Open a directory that asks `resolver` (address and port), or the system's where None.
 
     `allow_private` lets strangers' records lead into loopback and private networks, as they do in
     a sandbox or an isolated network. `archive` keeps CRLs, OCSP answers and
     issuers across restarts.
-    `deadline_s` is in seconds, for everything that is asked about one address.
+    `deadline_s` is in seconds, for everything that is asked about one address; `chains_s` for what
+    its certificates name: issuers, lists and responders.
     """
     dns = DnsClient(
         resolver=resolver,
@@ -179,7 +183,14 @@ async def open_directory(
     )
     ldap, http = LdapClient(), HttpClient(resolver=dns)
     try:
-        yield LiveDirectory(dns=dns, ldap=ldap, http=http, archive=archive, deadline_s=deadline_s)
+        yield LiveDirectory(
+            dns=dns,
+            ldap=ldap,
+            http=http,
+            archive=archive,
+            deadline_s=deadline_s,
+            chains_s=chains_s,
+        )
     finally:
         await http.aclose()
         ldap.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,8 +28,10 @@ from certs.policy import CertificatePolicy
 from gateway.dns_responder import DnsResponder
 from tests.helpers.pki import NOW, Ca
 from tests.helpers.servers import SUFFIX, Entry, knot, slapd
-from tests.helpers.web import Exchange, web
+from tests.helpers.web import Exchange, Handler, web
 from tests.helpers.zones import cert_record, srv_record, zone_of, zone_text
+from trust_bundles.decision import decide
+from trust_bundles.policy import Purpose
 
 ADDRESS = parse_address("drjones@direct.example.org")
 ROOT = Ca.create("Root")
@@ -171,3 +175,64 @@ async def test_answer_about_one_address_is_never_anothers() -> None:
     await responder.stop()
     assert len(mine.found) == 1
     assert [evidence.found for evidence in others] == [(), ()]
+
+
+async def dribble(exchange: Exchange) -> None:
+    """An answer of an octet now and then, for as long as anybody listens."""
+    exchange.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while not exchange.writer.is_closing():
+        exchange.writer.write(b"\x30")
+        await exchange.writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def flood(exchange: Exchange) -> None:
+    """An answer without end."""
+    exchange.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not exchange.writer.is_closing():
+        exchange.writer.write(b"\x30" * 65536)
+        await exchange.writer.drain()
+
+
+async def run_round(exchange: Exchange) -> None:
+    """A redirect to itself."""
+    location = f"Location: {exchange.path}\r\n"
+    await exchange.answer(b"", status="302 Found", headers=location)
+
+
+async def rubbish(exchange: Exchange) -> None:
+    await exchange.answer(b"<html>" * 1000)
+
+
+@pytest.mark.parametrize("handler", [dribble, flood, run_round, rubbish])
+async def test_lists_responders_and_issuers_hold_nobody_up(handler: Handler) -> None:
+    """T-25: ten leaves name them all; soft-fail decides in time, without an answer."""
+    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with web() as site:
+        site.handlers.update(dict.fromkeys(("/crl", "/ocsp", "/issuer"), handler))
+        where = Locations(
+            crls=(site.url("/crl"),), ocsp=(site.url("/ocsp"),), issuers=(site.url("/issuer"),)
+        )
+        middle = Ca.create("Missing", parent=ROOT)
+        leaves = [
+            ca.issue(address=str(ADDRESS), locations=where).certificate
+            for ca in (ROOT, middle)
+            for _ in range(5)
+        ]
+        evidence = Evidence(ADDRESS, tuple(Found(leaf, Level.DNS_ADDRESS) for leaf in leaves))
+        async with open_directory(
+            resolver=("127.0.0.1", 1), allow_private=True, chains_s=0.5
+        ) as directory:
+            complete = await directory.complete(
+                evidence, [ROOT.certificate], now=NOW, policy=CertificatePolicy()
+            )
+        assert time.monotonic() - started < 10
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200 * 1024  # KiB; a list may be 64 MiB
+    assert complete.revocation.crls == ()
+    assert complete.revocation.unreachable != ()
+    verdicts = decide(
+        ADDRESS, complete, [ROOT.certificate], purpose=Purpose.ENCRYPT, now=NOW
+    ).verdicts
+    assert [verdict.reason for verdict in verdicts] == [None] * 5 + [Reason.NOT_TRUSTED] * 5
