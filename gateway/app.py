@@ -27,7 +27,7 @@ from gateway.database import SqlDatabase
 from gateway.dead_letters import abandon
 from gateway.expiry_watch import watch_expiry
 from gateway.fhir_service import FhirService
-from gateway.listeners import GRACE_S, listen_for_mail
+from gateway.listeners import listen_for_mail
 from gateway.metrics import Metrics
 from gateway.ports import Role
 from gateway.retention import Retention, forget
@@ -38,6 +38,7 @@ from gateway.worker import Worker
 __all__ = ["Listening", "running", "serve"]
 
 LEASE_S: Final = 60.0
+WORK_GRACE_S: Final = 3.0
 POLL_S: Final = 1.0
 LATE_POLL_S: Final = 5.0
 RETENTION_POLL_S: Final = 3600.0
@@ -76,7 +77,7 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             concurrency=config.gateway.workers,
             lease_s=LEASE_S,
             poll_s=POLL_S,
-            grace_s=GRACE_S,
+            grace_s=WORK_GRACE_S,
             abandon=abandon,
         )
         await stack.enter_async_context(_working(worker))

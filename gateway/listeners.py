@@ -17,10 +17,12 @@ from gateway.ports import Reception, Role
 from gateway.smtp_in import Limits, Listener
 from gateway.tls import server_context
 
-__all__ = ["GRACE_S", "HttpListener", "listen_for_mail"]
+__all__ = ["HTTP_GRACE_S", "SMTP_GRACE_S", "HttpListener", "listen_for_mail"]
 
-# How long what is in progress may take to end, in seconds.
-GRACE_S: Final = 10.0
+# How long what is in progress may take to end, in seconds, at each listener: they stop one after
+# the other, then the worker does, and a whole stop takes at most ten.
+HTTP_GRACE_S: Final = 2.0
+SMTP_GRACE_S: Final = 2.0
 
 
 async def listen_for_mail(
@@ -39,11 +41,11 @@ async def listen_for_mail(
         reception=reception,
         hostname=config.gateway.hostname,
         tls=_tls(config, smtp),
-        limits=Limits(size_octets=smtp.size_octets),
+        limits=Limits(size_octets=smtp.size_octets, idle_s=smtp.idle_s),
         proxies=smtp.proxies,
     )
     bound = await listener.start(smtp.listen.host, smtp.listen.port)
-    stack.push_async_callback(listener.stop, GRACE_S)
+    stack.push_async_callback(listener.stop, SMTP_GRACE_S)
     return bound
 
 
@@ -71,7 +73,7 @@ class HttpListener:
         """Serve `app`, unless this listener is switched off."""
         if self.bound is not None:
             await self._server.start(app)
-            self._stack.push_async_callback(self._server.stop, GRACE_S)
+            self._stack.push_async_callback(self._server.stop, HTTP_GRACE_S)
 
 
 def _tls(config: Config, section: Smtp | Fhir) -> ssl.SSLContext:

@@ -39,7 +39,7 @@ class Timeouts:
     data_s: float = 120.0
     block_s: float = 180.0
     end_s: float = 600.0
-    quit_s: float = 5.0
+    quit_s: float = 1.0
 
 
 class PeerError(Exception):

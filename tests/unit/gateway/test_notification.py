@@ -63,6 +63,15 @@ async def test_processed_notice_with_the_null_sender_counts(agent: Agent) -> Non
     assert await agent.states(message) == {CHEN: "processed"}
 
 
+async def test_processed_notice_is_for_the_gateway_and_is_in_nobodys_inbox(agent: Agent) -> None:
+    await relayed(agent, CHEN)
+    notice = await agent.mdn(Disposition.PROCESSED, ABOUT)
+    await agent.run()
+    # AS-098
+    assert await agent.inbox(notice) == {}
+    assert [job.kind for job in await agent.jobs()] == []
+
+
 async def test_wanted_dispatched_notice_completes_only_after_both(agent: Agent) -> None:
     message = await relayed(agent, CHEN, more=WANTS_DISPATCHED)
     await agent.mdn(Disposition.PROCESSED, ABOUT)
