@@ -14,6 +14,7 @@ from gateway.judgement import (
     Judgement,
     Opened,
     check_envelope,
+    check_for_each,
     is_notice,
     judge,
     open_message,
@@ -161,3 +162,50 @@ def test_reason_that_may_pass_comes_first() -> None:
     with pytest.raises(DirectError) as caught:
         Judgement({RIVERA: never, DESK: later}).require_one()
     assert (caught.value.reason, caught.value.detail) == (Reason.REVOCATION_UNKNOWN, "no CRL")
+
+
+def test_each_recipients_policy_admits_the_message_or_not() -> None:
+    found, _ = opened(mail(CHEN, RIVERA, more=[f"Cc: {DESK}"]))
+    envelope = Envelope(CHEN, (RIVERA, DESK))
+    strict = replace(POLICY, ciphers=frozenset({"aes256-gcm"}))
+    policies = {RIVERA: POLICY, DESK: strict}
+    refused = check_for_each(found, envelope, policies)
+    assert {r: e.reason for r, e in refused.items()} == {DESK: Reason.ALGORITHM_REFUSED}
+    anchors = dict.fromkeys(policies, PEERS)
+    judged = judge(signer_evidence(found), anchors, now=NOW, policies=policies)
+    assert judged.without({}) is judged
+    assert judged.without(refused).accepted == (RIVERA,)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (replace(POLICY, digests=frozenset({"sha512"})), Reason.ALGORITHM_REFUSED),
+        (replace(POLICY, ciphers=frozenset({"aes128-cbc"})), Reason.ALGORITHM_REFUSED),
+    ],
+)
+def test_message_that_no_policy_admits_is_refused_as_a_whole(
+    policy: CertificatePolicy, reason: Reason
+) -> None:
+    found, _ = opened(mail(CHEN, RIVERA))
+    with pytest.raises(DirectError) as caught:
+        check_for_each(found, Envelope(CHEN, (RIVERA,)), {RIVERA: policy})
+    assert caught.value.reason is reason
+
+
+def test_compressed_message_is_for_those_who_accept_that() -> None:
+    found, _ = opened(mail(CHEN, RIVERA, more=[f"Cc: {DESK}"]))
+    small = replace(found, unsealed=replace(found.unsealed, compressed=True))
+    policies = {RIVERA: POLICY, DESK: replace(POLICY, inflated_octets=1024)}
+    refused = check_for_each(small, Envelope(CHEN, (RIVERA, DESK)), policies)
+    assert {r: e.reason for r, e in refused.items()} == {RIVERA: Reason.ALGORITHM_REFUSED}
+
+
+def test_message_without_a_wrapper_is_for_those_who_accept_that() -> None:
+    found, _ = opened(mail(CHEN, RIVERA))
+    bare = replace(found, unsealed=replace(found.unsealed, wrapped=False))
+    envelope = Envelope(CHEN, (RIVERA,))
+    assert check_for_each(bare, envelope, {RIVERA: POLICY}) == {}
+    with pytest.raises(DirectError) as caught:
+        check_for_each(bare, envelope, {RIVERA: replace(POLICY, accept_unwrapped=False)})
+    assert caught.value.reason is Reason.MESSAGE_MALFORMED
