@@ -14,12 +14,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from certs.errors import Reason
 from fhir_bridge.indexing import interval
-from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.terms import JSON, Terms, extension_value, is_direct
 
-__all__ = ["communication_of", "is_active", "outcome_of"]
+__all__ = ["communication_of", "due_at", "is_active", "outcome_of"]
 
 _SHARED: Final = (
     "contained",
@@ -50,19 +48,18 @@ def is_active(request: Mapping[str, Any]) -> bool:
     )
 
 
-def communication_of(request: JSON, identity: UUID, *, now: datetime, terms: Terms) -> JSON:
+def due_at(request: Mapping[str, Any]) -> datetime | None:
+    """Return when the request is to be sent: from the time it names on; None: at once."""
+    period = request.get("occurrencePeriod", {})
+    times = interval(request.get("occurrenceDateTime", period.get("start", "")))
+    return times[0] if times else None
+
+
+def communication_of(request: JSON, identity: UUID, *, terms: Terms) -> JSON:
     """Return the Communication that fulfils `request`, to be sent.
 
     R4's request has no topic: our extension `topic` says the subject line.
-
-    Raises:
-        FhirError: RESOURCE_UNSUPPORTED; it asks for a later time.
     """
-    times = interval(request.get("occurrenceDateTime", ""))
-    if times is not None and times[0] > now:
-        text = "A message cannot be scheduled; make the request active when it is time."
-        issue = Issue("not-supported", text, "CommunicationRequest.occurrenceDateTime")
-        raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue])
     communication: JSON = {
         "resourceType": "Communication",
         "status": "in-progress",

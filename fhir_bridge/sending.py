@@ -35,6 +35,7 @@ from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
 from fhir_bridge.records import store_tasks
+from fhir_bridge.requests import communication_of, due_at
 from fhir_bridge.store import Stored, insert, read, replace
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.threads import ancestry_of, find_message, in_thread
@@ -139,6 +140,18 @@ class Dispatcher:
 
         message = await self._outbox.submit(submission, record)
         return Sent(ready.id, message, ready.draft.stays)
+
+    async def waits(self, resource: JSON, client: Client) -> bool:
+        """Say whether `resource` is a request to send at a later time.
+
+        Raises:
+            FhirError: as `draft` does: what cannot be sent now is not kept until then.
+        """
+        now, due = self._clock(), due_at(resource)
+        if resource["resourceType"] != "CommunicationRequest" or due is None or due <= now:
+            return False
+        await self.draft(communication_of(resource, new_id(now), terms=self._terms), client)
+        return True
 
     async def draft(self, resource: JSON, client: Client) -> Draft:
         """Return what `resource` would send, sending nothing.

@@ -35,6 +35,7 @@ from fhir_bridge.references import conditional_references, with_references
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.requests import communication_of
 from fhir_bridge.resources import check, require_type
+from fhir_bridge.schedule import settle
 from fhir_bridge.search import Query
 from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.sending import Dispatcher
@@ -110,7 +111,7 @@ class Writer:
             if found is not None:
                 return Written(found, 200)
         lifted = await self._checked(kind, resource, client)
-        if means_sending(kind, resource):
+        if means_sending(kind, resource) and not await self._dispatcher.waits(resource, client):
             return await self._send(kind, resource, lifted, client, None)
         identity = new_id(self._clock())
         return await self._database.write(
@@ -155,6 +156,8 @@ class Writer:
             stored = store.insert(
                 connection, resource, identity=identity, owner=owner, now=now, terms=self._terms
             )
+            if kind.name == "CommunicationRequest":
+                settle(connection, identity, resource, client.id, now)
             return Written(stored, 201)
 
         return work
@@ -176,9 +179,10 @@ class Writer:
         """
         old = await self._present(kind, identity, client, expected)
         lifted = await self._replaceable(kind, old, resource, client)
-        if old.message is None and means_sending(kind, resource, old):
+        sends = old.message is None and means_sending(kind, resource, old)
+        if sends and not await self._dispatcher.waits(resource, client):
             return await self._send(kind, resource, lifted, client, old)
-        return await self._database.write(self._replacement(old, resource, lifted))
+        return await self._database.write(self._replacement(old, resource, lifted, client))
 
     async def replacement(
         self,
@@ -193,7 +197,7 @@ class Writer:
         lifted = await self._replaceable(kind, old, resource, client)
         if old.message is None:
             require_unsent(kind, resource, old)
-        return self._replacement(old, resource, lifted)
+        return self._replacement(old, resource, lifted, client)
 
     async def _replaceable(
         self, kind: ResourceType, old: Stored, resource: JSON, client: Client
@@ -207,12 +211,14 @@ class Writer:
         )
         return lifted
 
-    def _replacement(self, old: Stored, resource: JSON, lifted: Lifted) -> Work:
+    def _replacement(self, old: Stored, resource: JSON, lifted: Lifted, client: Client) -> Work:
         now = self._clock()
 
         def work(connection: sa.Connection) -> Written:
             self._keep(connection, lifted, old.id, old.owner)
             stored = store.replace(connection, old, resource, now=now, terms=self._terms)
+            if old.type == "CommunicationRequest":
+                settle(connection, old.id, resource, client.id, now, old=old.resource())
             return Written(fresh(stored), 200)
 
         return work
@@ -343,7 +349,7 @@ class Writer:
         else:
             now = self._clock()
             identity = old.id if old else new_id(now)
-            message = communication_of(resource, identity, now=now, terms=self._terms)
+            message = communication_of(resource, identity, terms=self._terms)
 
             def beside(connection: sa.Connection, owner: str) -> None:
                 if old is None:

@@ -15,6 +15,9 @@ from fhir_bridge.api import create_app
 from fhir_bridge.hooks import Hooks, SystemResolver
 from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
+from fhir_bridge.schedule import Schedule
+from fhir_bridge.sending import Dispatcher
+from fhir_bridge.terms import Terms
 from gateway.access_trail import AccessTrail
 from gateway.agent import Agent
 from gateway.background import in_background
@@ -97,8 +100,21 @@ class FhirService:
         )
         if self._listener.bound is not None:
             await self._stack.enter_async_context(in_background(self._log.run()))
+            await self._stack.enter_async_context(in_background(self._make_schedule().run()))
             await self._stack.enter_async_context(in_background(self._notifier.run()))
         return self._listener.bound
+
+    def _make_schedule(self) -> Schedule:
+        terms = Terms()
+        dispatcher = Dispatcher(
+            database=self._database,
+            bodies=self._bodies,
+            outbox=self._outbox,
+            clock=utc_now,
+            base_url=self._listener.base_url,
+            terms=terms,
+        )
+        return Schedule(database=self._database, dispatcher=dispatcher, clock=utc_now, terms=terms)
 
     def _make_notifier(self) -> Notifier:
         fhir = self._config.fhir
