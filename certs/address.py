@@ -80,6 +80,9 @@ def parse_domain(text: str) -> str:
     Raises:
         DirectError: ADDRESS_MALFORMED; not a fully qualified ASCII host name.
     """
+    # Before the case is folded: the Kelvin sign would become a "k".
+    if not text.isascii():
+        raise _malformed("domain is not in A-labels")
     domain = text.lower().removesuffix(".")
     labels = domain.split(".")
     if len(labels) < 2:
