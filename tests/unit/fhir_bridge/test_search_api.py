@@ -196,3 +196,24 @@ async def test_an_escaped_comma_is_a_comma(world: World) -> None:
     await world.http.post("/Communication", json=posted)
     assert len(await found(world, r"identifier=urn:x|a\,b\|c")) == 1
     assert await found(world, "identifier=urn:x|a,b") == []
+
+
+@pytest.mark.parametrize("order", ["-_lastUpdated", "_lastUpdated", "-sent", "sent,-_id"])
+async def test_the_messages_of_several_mailboxes_come_in_one_order(
+    world: World, order: str
+) -> None:
+    boxes = [f"box{number}@direct.hillside.example" for number in range(3)]
+    headers = await world.add_client("both", *boxes)
+    for number in range(9):
+        at = NOW + timedelta(minutes=number)
+        await world.receive(mail(number, subject=f"s{number}"), mailbox=boxes[number % 3], at=at)
+    await world.receive(mail(10))  # Anna's is not theirs
+    url: str | None = f"/Communication?part-of:missing=false&_sort={order}&_count=2"
+    seen: list[str] = []
+    while url is not None:
+        bundle = (await world.http.get(url, headers=headers)).json()
+        seen += [e["resource"]["topic"]["text"] for e in bundle.get("entry", [])]
+        links = {link["relation"]: link["url"] for link in bundle["link"]}
+        url = links.get("next")
+    expected = [f"s{number}" for number in range(9)]
+    assert seen == (expected[::-1] if order.startswith("-") else expected)
