@@ -197,7 +197,7 @@ class OperationApi:
         return await self._binaries.serve(request, identity, client)
 
     async def _validate(self, request: Request, kind: ResourceType, client: Client) -> Response:
-        resource = await self._posted(request)
+        resource = await self._posted_or_stored(request, kind, client)
         try:
             require_type(resource, kind.name)
             await asyncio.to_thread(check, resource)
@@ -205,6 +205,17 @@ class OperationApi:
             return resource_response(operation_outcome(error.issues))
         valid = Issue("informational", "The resource is valid.", severity="information")
         return resource_response(operation_outcome([valid]))
+
+    async def _posted_or_stored(self, request: Request, kind: ResourceType, client: Client) -> JSON:
+        """Return the resource to validate: without a body, the one that the URL names."""
+        if "id" not in request.path_params or request.headers.get("content-length", "0") != "0":
+            return await self._posted(request)
+        identity = identity_of(request)
+        client.require(kind.name, "r")
+        stored = await self._database.read(lambda c: read(c, kind.name, identity, client.owners))
+        if stored is None or stored.deleted:
+            raise not_found()
+        return load(stored.body.encode())
 
     async def _posted(self, request: Request) -> JSON:
         """Return the resource posted: as it is, or the one in a Parameters."""

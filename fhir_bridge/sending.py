@@ -27,6 +27,7 @@ from certs.ports import Clock, Database
 from fhir_bridge.binaries import add_binaries, attach, find_binary
 from fhir_bridge.clients import Client
 from fhir_bridge.compose import Ancestry, compose
+from fhir_bridge.groups import expanded, group_references
 from fhir_bridge.handover import letter_of, stored_form, with_urls
 from fhir_bridge.indexing import local_id
 from fhir_bridge.lifting import Lifted, binary_id
@@ -115,6 +116,7 @@ class Dispatcher:
                 (409, the Message-ID is used already).
             DirectError: what the outbox raises.
         """
+        resource = await self._expanded(resource, client)
         ready = await self._ready(resource, lifted, client, draft)
         body = await self._written(ready)
         stored = stored_form(
@@ -159,6 +161,7 @@ class Dispatcher:
         Raises:
             FhirError: as `send` does, short of what the outbox finds.
         """
+        resource = await self._expanded(resource, client)
         literals = _literals(resource)
         directory = await self._database.read(lambda c: _directory(c, literals, client))
         draft = draft_of(resource, directory=directory, terms=self._terms)
@@ -166,6 +169,14 @@ class Dispatcher:
             issue = Issue("forbidden", "You may not send as this address.", "Communication.sender")
             raise FhirError(Reason.SENDER_NOT_ALLOWED, [issue])
         return draft
+
+    async def _expanded(self, resource: JSON, client: Client) -> JSON:
+        """Return `resource` with the members of its groups as recipients."""
+        literals = group_references(resource)
+        if not literals:
+            return resource
+        groups = await self._database.read(lambda c: _directory(c, literals, client))
+        return expanded(resource, {k: v for k, v in groups.items() if k in literals}, self._terms)
 
     async def _ready(
         self, resource: JSON, lifted: Lifted, client: Client, replaces: Stored | None

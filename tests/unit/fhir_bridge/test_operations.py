@@ -149,3 +149,14 @@ async def test_what_is_not_published_is_not_found(world: World) -> None:
     assert (await world.http.get("/Communication/$nothing")).status_code == 404
     url = "/Communication/019b7e94-3200-7f59-8821-036711df07e0/$resend"
     assert (await world.http.post(url)).status_code == 404
+
+
+async def test_a_stored_resource_is_validated(world: World) -> None:
+    made = await world.http.post("/Patient", json={"resourceType": "Patient", "active": True})
+    url = f"/Patient/{made.json()['id']}/$validate"
+    answer = await world.http.post(url)
+    assert answer.json()["issue"][0]["severity"] == "information"
+    broken = await world.http.post(url, json={"resourceType": "Patient", "active": "banana"})
+    assert broken.json()["issue"][0]["expression"] == ["Patient.active"]
+    zoe = await world.add_client("zoe", "zoe@other.example")
+    assert (await world.http.post(url, headers=zoe)).status_code == 404
