@@ -26,6 +26,7 @@ from pydantic_settings import (
 from certs.address import parse_address, parse_domain
 from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
+from gateway.mta_sts import Mode
 from gateway.peers import Peer, Peers
 from gateway.tls_policy import Demand
 from gateway.tracking import Windows
@@ -93,6 +94,9 @@ class Gateway(_Section):
     metrics_to: tuple[IPv4Network | IPv6Network, ...] = Field(
         (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),
         description="networks that may read /metrics on the FHIR listener",
+    )
+    mta_sts: Mode = Field(
+        Mode.NONE, description="policy served at /.well-known/mta-sts.txt: none, testing, enforce"
     )
     keep_content_days: int = Field(30, ge=1, description="days content is kept after its end")
     keep_record_days: int = Field(365, ge=7, description="days the record of a message is kept")
