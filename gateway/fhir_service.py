@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
+from typing import Final
 
 from fhir_bridge.access import AccessLog
 from fhir_bridge.api import create_app
@@ -27,12 +28,16 @@ from gateway.database import SqlDatabase
 from gateway.fhir_ports import FhirBodies, FhirOutbox
 from gateway.listeners import HttpListener
 from gateway.metrics import Metrics
+from gateway.mta_sts import Mode, StsPolicy
 from gateway.operations import with_operations
 from gateway.spool import SpoolBodies
 from gateway.subscriber_jobs import SUBSCRIBER, SubscriberJobs, subscriber_handler
 from gateway.worker import Handler
 
 __all__ = ["FhirService"]
+
+# RFC8461 3.2 advises weeks; a week lets a mistake pass in one.
+STS_MAX_AGE_S: Final = 7 * 86_400
 
 
 class FhirService:
@@ -96,13 +101,26 @@ class FhirService:
                 registry=metrics.registry,
                 clock=utc_now,
                 metrics_to=self._config.gateway.metrics_to,
+                sts=_own_policy(self._config),
             )
         )
         if self._listener.bound is not None:
             await self._stack.enter_async_context(in_background(self._log.run()))
             await self._stack.enter_async_context(in_background(self._make_schedule().run()))
+            await self._stack.enter_async_context(in_background(self._tidy()))
             await self._stack.enter_async_context(in_background(self._notifier.run()))
         return self._listener.bound
+
+    async def _tidy(self) -> None:
+        """Forget what nobody has use for, once an hour."""
+        kept = timedelta(days=self._config.gateway.keep_record_days)
+        while True:
+            now = utc_now()
+            try:
+                await self._database.write(lambda c: forget_tokens(c, now))  # noqa: B023
+            except DirectError as error:
+                _log.error("upkeep failed", reason=error.reason.code, detail=error.detail)
+            await asyncio.sleep(TIDY_S)
 
     def _make_schedule(self) -> Schedule:
         terms = Terms()
@@ -132,6 +150,13 @@ class FhirService:
 
     def _wake(self) -> None:
         self._wake_worker()
+
+
+def _own_policy(config: Config) -> StsPolicy | None:
+    """Return the MTA-STS policy of the domains we serve, where one is switched on."""
+    mode = config.gateway.mta_sts
+    hosts = (config.gateway.hostname.lower(),)
+    return None if mode is Mode.NONE else StsPolicy(mode, hosts, STS_MAX_AGE_S)
 
 
 def _nobody() -> None:

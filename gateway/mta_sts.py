@@ -16,7 +16,7 @@ from typing import Final
 
 from certs.errors import DirectError, Reason
 
-__all__ = ["Mode", "StsPolicy", "parse_policy", "policy_id", "policy_url"]
+__all__ = ["Mode", "StsPolicy", "parse_policy", "policy_id", "policy_text", "policy_url"]
 
 # RFC8461 3.2: about one year.
 MAX_AGE_S: Final = 31_557_600
@@ -96,6 +96,13 @@ def parse_policy(text: bytes) -> StsPolicy:
     if not hosts and mode is not Mode.NONE:
         raise _invalid("mx")
     return StsPolicy(mode, tuple(hosts), min(int(age), MAX_AGE_S))
+
+
+def policy_text(policy: StsPolicy) -> str:
+    """Return the policy as its domain publishes it (RFC8461 3.2)."""
+    hosts = [f"mx: {host}" for host in policy.hosts]
+    lines = ["version: STSv1", f"mode: {policy.mode.value}", *hosts, f"max_age: {policy.max_age_s}"]
+    return "\r\n".join([*lines, ""])
 
 
 def _pair(text: str, separator: str) -> tuple[str, str]:

@@ -5,6 +5,12 @@ Talks HTTP as a Starlette application that stands before the FHIR API, and to th
     /healthz   200 while the process serves requests
     /readyz    200 while the database answers in time, else 503
     /metrics   for Prometheus, to the networks it is configured for; others get 404
+
+And what other mail systems ask: the MTA-STS policy of a domain of ours, which a web server on port
+443 of mta-sts.<domain> passes on to us.
+
+Standards:
+    RFC8461 sections 3.2 and 3.3
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ from starlette.types import ASGIApp
 from certs.errors import DirectError
 from certs.ports import Clock, Database
 from certs.tables import own_identity
+from gateway import domains
+from gateway.mta_sts import StsPolicy, policy_text
 from gateway.queue_control import Depth, depths
 from gateway.smtp_proxy import Network, is_proxy
 
@@ -44,14 +52,16 @@ def with_operations(
     registry: CollectorRegistry,
     clock: Clock,
     metrics_to: Sequence[Network],
+    sts: StsPolicy | None = None,
 ) -> Starlette:
-    """Return `app` with the operators' paths before it."""
-    operations = _Operations(database, registry, clock, metrics_to)
+    """Return `app` with the operators' paths before it; `sts` is the policy of our domains."""
+    operations = _Operations(database, registry, clock, metrics_to, sts)
     return Starlette(
         routes=[
             Route("/healthz", operations.health),
             Route("/readyz", operations.ready),
             Route("/metrics", operations.metrics),
+            Route("/.well-known/mta-sts.txt", operations.policy),
             Mount("/", app),
         ]
     )
@@ -72,11 +82,13 @@ class _Operations:
         registry: CollectorRegistry,
         clock: Clock,
         metrics_to: Sequence[Network],
+        sts: StsPolicy | None,
     ) -> None:
         self._database = database
         self._registry = registry
         self._clock = clock
         self._metrics_to = metrics_to
+        self._sts = sts
 
     async def health(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -88,6 +100,16 @@ class _Operations:
         except (DirectError, sa.exc.SQLAlchemyError, OSError) as error:  # TimeoutError is one
             return PlainTextResponse(f"database: {type(error).__name__}\n", status_code=503)
         return PlainTextResponse("ready\n")
+
+    async def policy(self, request: Request) -> Response:
+        """RFC8461 3.3: at the policy host of a domain of ours, and at no other name."""
+        host, _, domain = (request.url.hostname or "").lower().partition(".")
+        if self._sts is None or host != "mta-sts" or not await self._serves(domain):
+            return PlainTextResponse("not found\n", status_code=404)
+        return PlainTextResponse(policy_text(self._sts))
+
+    async def _serves(self, domain: str) -> bool:
+        return await self._database.read(lambda c: domains.is_local_domain(c, domain))
 
     async def metrics(self, request: Request) -> Response:
         peer = request.client.host if request.client is not None else "unknown"

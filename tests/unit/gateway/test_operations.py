@@ -6,6 +6,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter
@@ -17,13 +18,16 @@ from certs import keys
 from certs.address import parse_address
 from certs.errors import DirectError, Reason
 from certs.pkcs12 import KeyBundle
-from gateway import queue
+from gateway import domains, queue
 from gateway.database import SqlDatabase
+from gateway.mta_sts import Mode, StsPolicy, parse_policy
 from gateway.operations import with_operations
 from gateway.queue import NewJob
 from tests.helpers.pki import NOW, Ca, private_key_of
 
 LOOPBACK = (IPv4Network("127.0.0.0/8"),)
+ENFORCED = StsPolicy(Mode.ENFORCE, ("gw.example.org",), 60)
+TESTED = StsPolicy(Mode.TESTING, ("gw.example.org",), 60)
 
 
 class Away:
@@ -35,12 +39,19 @@ class Away:
     write = read
 
 
-def client_of(database: Any, peer: str = "127.0.0.1") -> httpx.AsyncClient:
+def client_of(
+    database: Any, peer: str = "127.0.0.1", sts: StsPolicy | None = None
+) -> httpx.AsyncClient:
     registry = CollectorRegistry()
     Counter("things", "Things", registry=registry).inc()
     inner = Starlette(routes=[Route("/fhir/R4/metadata", lambda _: PlainTextResponse("fhir"))])
     app = with_operations(
-        inner, database=database, registry=registry, clock=lambda: NOW, metrics_to=LOOPBACK
+        inner,
+        database=database,
+        registry=registry,
+        clock=lambda: NOW,
+        metrics_to=LOOPBACK,
+        sts=sts,
     )
     transport = httpx.ASGITransport(app, client=(peer, 1))
     return httpx.AsyncClient(transport=transport, base_url="http://gw")
@@ -96,3 +107,29 @@ async def test_metrics_of_queue_and_certificates(
     assert 'direct_gateway_queue_jobs{kind="deliver",state="ready"} 1.0' in text
     assert 'direct_gateway_queue_overdue_seconds{kind="deliver",state="ready"} 90.0' in text
     assert "direct_gateway_certificate_first_expiry_days 30.0" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "found"),
+    [
+        ("mta-sts.direct.hillside.example", ENFORCED, True),
+        ("MTA-STS.direct.hillside.example", TESTED, True),
+        (
+            "mta-sts.direct.lakeview.example",
+            ENFORCED,
+            False,
+        ),
+        ("direct.hillside.example", ENFORCED, False),
+        ("mta-sts.direct.hillside.example", None, False),
+    ],
+)
+async def test_mta_sts_policy_is_served_for_our_domains_where_there_is_one(
+    sqlite_database: SqlDatabase, name: str, policy: StsPolicy | None, *, found: bool
+) -> None:
+    await sqlite_database.write(lambda c: domains.add_domain(c, "direct.hillside.example", NOW))
+    async with client_of(sqlite_database, sts=policy) as client:
+        answer = await client.get("/.well-known/mta-sts.txt", headers={"Host": f"{name}:8443"})
+    assert answer.status_code == (200 if found else 404)
+    if found:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        assert parse_policy(answer.content) == policy
