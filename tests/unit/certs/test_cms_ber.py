@@ -194,6 +194,21 @@ def test_an_element_may_not_leave_its_container() -> None:
     reader.enter(der.SEQUENCE)
     with pytest.raises(DirectError, match="runs over the end"):
         reader.element(100)
+    # Nor by its header alone, whose length is indefinite.
+    reader = Reader([b"\x30\x01\x30\x80\x00\x00"])
+    reader.enter(der.SEQUENCE)
+    with pytest.raises(DirectError, match="runs over the end"):
+        reader.element(100)
+
+
+def test_segments_go_on_after_a_nested_string() -> None:
+    nested = b"\x24\x80\x04\x01a\x24\x80\x04\x01b\x00\x00\x04\x01c\x00\x00\x02\x01\x05"
+    whole = Reader([b"\x30" + bytes((len(nested),)) + nested])
+    whole.enter(der.SEQUENCE)
+    assert b"".join(bytes(piece) for piece in whole.string(der.OCTET_STRING)) == b"abc"
+    assert whole.element(10).content == b"\x05"
+    whole.leave()
+    whole.finish()
 
 
 def test_what_follows_the_object() -> None:

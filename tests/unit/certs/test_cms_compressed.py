@@ -114,6 +114,11 @@ GOOD = zlib.compress(b"content")
             cms.content_info(cms.SIGNED, b""), Reason.MESSAGE_MALFORMED, id="not-compressed"
         ),
         pytest.param(
+            cms.compressed_data(b"x").replace(cms.COMPRESSED, cms.COMPRESSED[:-1] + b"\x0a"),
+            Reason.MESSAGE_MALFORMED,
+            id="named-otherwise",
+        ),
+        pytest.param(
             cms.compressed_data(b"x") + b"x", Reason.MESSAGE_MALFORMED, id="octets-after-it"
         ),
     ],

@@ -409,7 +409,11 @@ def agreed(
 
 @pytest.mark.parametrize("ours", [EC_BOB, X_BOB], ids=["p256", "x25519"])
 @pytest.mark.parametrize("scheme", [X963_SHA256, HKDF_SHA256], ids=["x963", "hkdf"])
-@pytest.mark.parametrize("material", [None, b"", b"sixteen octets.."], ids=["none", "empty", "16"])
+@pytest.mark.parametrize(
+    "material",
+    [None, b"", b"sixteen octets..", bytes(1024)],
+    ids=["none", "empty", "16", "1024"],
+)
 def test_key_agreement(ours: Identity, scheme: bytes, material: bytes | None) -> None:
     assert opened(cbc(agreed(ours, scheme=scheme, material=material)), ours) == CONTENT
 
@@ -479,7 +483,7 @@ def test_key_agreement_named_by_key_identifier() -> None:
             id="no-key",
         ),
         pytest.param(
-            agreed(EC_BOB, material=bytes(2000)),
+            agreed(EC_BOB, material=bytes(1025)),
             Reason.MESSAGE_MALFORMED,
             "the key material of a recipient does not parse",
             id="much-material",

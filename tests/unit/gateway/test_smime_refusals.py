@@ -298,6 +298,11 @@ TYPE = cms.attribute(cms.CONTENT_TYPE, cms.DATA)
             "a signed attribute does not parse",
             id="values-in-a-sequence",
         ),
+        pytest.param(
+            [TYPE, DIGEST, der.sequence(cms.SIGNED, der.tlv(der.SET, der.NULL), der.NULL)],
+            "more than 2 elements in one place",
+            id="of-three-fields",
+        ),
         pytest.param([TYPE, der.sequence(der.NULL)], "a signed attribute does not parse", id="odd"),
         pytest.param(
             [TYPE, DIGEST, *(cms.attribute(der.oid(f"1.2.3.{n}"), der.NULL) for n in range(40))],
