@@ -17,7 +17,7 @@ from certs.ids import new_id
 from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.tables import fhir_binary
 
-__all__ = ["add_binaries", "attach", "find_binary", "remove_binary"]
+__all__ = ["add_binaries", "attach", "find_binary"]
 
 
 def add_binaries(connection: sa.Connection, rows: Iterable[BinaryRow], now: datetime) -> None:
@@ -56,15 +56,6 @@ def attach(
     copy = replace(row, id=new_id(now), communication_id=communication, owner=owner)
     add_binaries(connection, [copy], now)
     return copy
-
-
-def remove_binary(connection: sa.Connection, identity: UUID) -> None:
-    """Forget a Binary that no Communication has; its body goes with the next sweep of rows."""
-    connection.execute(
-        fhir_binary.delete().where(
-            fhir_binary.c.id == identity, fhir_binary.c.communication_id.is_(None)
-        )
-    )
 
 
 def _row(row: sa.Row[Any]) -> BinaryRow:

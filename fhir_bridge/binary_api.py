@@ -26,7 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
-from fhir_bridge.binaries import add_binaries, find_binary, remove_binary
+from fhir_bridge.binaries import add_binaries, find_binary
 from fhir_bridge.clients import Client
 from fhir_bridge.exchange import FHIR_JSON, body_of, prefers, resource_response
 from fhir_bridge.handover import octets_of
@@ -37,6 +37,7 @@ from fhir_bridge.ports import Bodies
 from fhir_bridge.resource_api import identity_of, not_found
 from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.terms import JSON
+from fhir_bridge.upkeep import forget_upload
 
 __all__ = ["BinaryApi"]
 
@@ -103,7 +104,7 @@ class BinaryApi:
         if row.communication_id is not None:
             issue = Issue("business-rule", "A message has this Binary.")
             raise FhirError(Reason.RESOURCE_CONFLICT, [issue])
-        await self._database.write(lambda c: remove_binary(c, row.id))
+        await self._database.write(lambda c: forget_upload(c, self._bodies, row.id))
         return Response(status_code=204)
 
     async def _find(self, identity: UUID, client: Client) -> BinaryRow:

@@ -85,6 +85,10 @@ class Bodies(Protocol):
         """Record `body` in this transaction; without it a sweep removes the body later."""
         ...
 
+    def forget(self, connection: Connection, key: str) -> None:
+        """Forget a body that no Binary names any more, unless a message of the gateway does."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:

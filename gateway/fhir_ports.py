@@ -21,7 +21,7 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
 from fhir_bridge.ports import Body, Submission
-from gateway import domains, messages, spool
+from gateway import domains, messages, retention, spool
 from gateway.acceptance import NO_PEERS, USUAL, first_job, must_fit
 from gateway.messages import Direction, NewMessage, Source
 from gateway.peers import Peers
@@ -54,6 +54,10 @@ class FhirBodies:
     def record(self, connection: Connection, body: Body) -> None:
         """Record `body`, which came from a sink of ours, in this transaction."""
         spool.record(connection, _ours(body), self._clock())
+
+    def forget(self, connection: Connection, key: str) -> None:
+        """Forget a body that no Binary names any more, unless one of our messages does."""
+        retention.forget_unnamed(connection, [key])
 
 
 class FhirOutbox:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Final
 
@@ -19,6 +20,7 @@ from fhir_bridge.notifier import Notifier
 from fhir_bridge.schedule import Schedule
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.terms import Terms
+from fhir_bridge.tidying import Tidying
 from gateway.access_trail import AccessTrail
 from gateway.agent import Agent
 from gateway.background import in_background
@@ -107,20 +109,17 @@ class FhirService:
         if self._listener.bound is not None:
             await self._stack.enter_async_context(in_background(self._log.run()))
             await self._stack.enter_async_context(in_background(self._make_schedule().run()))
-            await self._stack.enter_async_context(in_background(self._tidy()))
+            await self._stack.enter_async_context(in_background(self._make_tidying().run()))
             await self._stack.enter_async_context(in_background(self._notifier.run()))
         return self._listener.bound
 
-    async def _tidy(self) -> None:
-        """Forget what nobody has use for, once an hour."""
-        kept = timedelta(days=self._config.gateway.keep_record_days)
-        while True:
-            now = utc_now()
-            try:
-                await self._database.write(lambda c: forget_tokens(c, now))  # noqa: B023
-            except DirectError as error:
-                _log.error("upkeep failed", reason=error.reason.code, detail=error.detail)
-            await asyncio.sleep(TIDY_S)
+    def _make_tidying(self) -> Tidying:
+        return Tidying(
+            database=self._database,
+            bodies=self._bodies,
+            clock=utc_now,
+            drafts_kept=timedelta(days=self._config.gateway.keep_record_days),
+        )
 
     def _make_schedule(self) -> Schedule:
         terms = Terms()

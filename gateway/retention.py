@@ -26,7 +26,7 @@ from gateway import spool
 from gateway.spool import SpoolBodies
 from gateway.tables import message, recipient
 
-__all__ = ["Forgotten", "Retention", "forget"]
+__all__ = ["Forgotten", "Retention", "forget", "forget_unnamed"]
 
 # One transaction forgets so many messages: whoever waits for the database does not wait long.
 _BATCH: Final = 100
@@ -117,6 +117,11 @@ def _take_bodies(connection: sa.Connection, messages: Sequence[UUID]) -> None:
     keys = [key for key in connection.execute(named).scalars() if key is not None]
     connection.execute(message.update().where(of_messages).values(body_key=None, content_key=None))
     connection.execute(recipient.update().where(of_recipients).values(body_key=None))
+    forget_unnamed(connection, keys)
+
+
+def forget_unnamed(connection: sa.Connection, keys: Sequence[str]) -> None:
+    """Delete those of these bodies that neither a message nor a Binary names."""
     still_named = sa.union(
         *(
             sa.select(column).where(column.in_(keys))

@@ -95,6 +95,9 @@ class MemoryBodies:
     def record(self, connection: sa.Connection, body: Any) -> None:
         self.recorded[body.key] = body.octets
 
+    def forget(self, connection: sa.Connection, key: str) -> None:
+        del self.recorded[key]
+
 
 class MemoryOutbox:
     """Keeps what was submitted; `decide` says what becomes of each recipient."""
