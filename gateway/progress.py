@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -27,8 +28,9 @@ from gateway.queue import NewJob
 from gateway.status import REPLIES
 from gateway.tracking import Event, State
 
-__all__ = ["Change", "advance", "announce"]
+__all__ = ["IGNORED", "Change", "advance", "announce", "subject_of"]
 
+IGNORED: Final = "ignored"  # the outcome of what changed nothing, in the audit chain
 # The width of the column: the longest address does not fit in beside the id.
 _SUBJECT_CHARACTERS: Final = 320
 
@@ -68,6 +70,11 @@ def advance(
     return applied
 
 
+def subject_of(message_id: UUID, address_key: str) -> str:
+    """Return the subject of audit events about one recipient of a message."""
+    return f"{message_id} {address_key}"[:_SUBJECT_CHARACTERS]
+
+
 def _move(
     connection: Connection,
     message: Message,
@@ -94,8 +101,8 @@ def _move(
         now=now,
         actor="agent",
         action=change.event.value,
-        subject=f"{message.id} {recipient.address.key}"[:_SUBJECT_CHARACTERS],
-        outcome=after.value if moved and after else "ignored",
+        subject=subject_of(message.id, recipient.address.key),
+        outcome=after.value if moved and after else IGNORED,
         old=before.value,
         new=change.reason.code if change.reason else None,
     )

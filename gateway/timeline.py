@@ -15,6 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from certs.ids import new_id
+from gateway import progress
 from gateway.ports import Delivery
 from gateway.tables import attempt, audit_event, message, recipient
 
@@ -69,12 +70,20 @@ def timeline(connection: sa.Connection, message_id: UUID) -> Sequence[Event]:
     ]
     for row in connection.execute(_RECIPIENTS, values):
         events.extend(_reached(row))
+        subject = progress.subject_of(message_id, row.address_key)
+        for ignored in connection.execute(_IGNORED, {"the_subject": subject}):
+            events.append(_suppressed(ignored, row.address))
     # A stable sort: of events at one time, the audit chain's come first.
     return sorted(events, key=lambda event: event.at)
 
 
 def _audited(row: sa.Row[Any]) -> Event:
     return Event(row.at, row.action, row.actor, row.outcome, row.new or "")
+
+
+def _suppressed(row: sa.Row[Any], recipient: str) -> Event:
+    """Return what came late, twice or against what had been told, and changed nothing (DN-014)."""
+    return Event(row.at, row.action, recipient, row.outcome, f"it was {row.old}")
 
 
 def _attempted(row: sa.Row[Any]) -> Event:
@@ -105,6 +114,7 @@ _AUDITED: Final = (
     .where(audit_event.c.subject == sa.bindparam("the_subject"))
     .order_by(audit_event.c.number)
 )
+_IGNORED: Final = _AUDITED.where(audit_event.c.outcome == progress.IGNORED)
 _ATTEMPTS: Final = (
     sa.select(attempt)
     .where(attempt.c.message_id == sa.bindparam("the_id"))

@@ -75,6 +75,19 @@ async def test_attempt_is_in_the_timeline(agent: Agent) -> None:
     assert "TLSv1.3" in tried[0].detail
 
 
+async def test_notice_that_came_too_late_is_in_the_timeline_as_ignored(agent: Agent) -> None:
+    message = await sealed(agent)
+    await agent.run("deliver")
+    agent.clock.now += WINDOW
+    await agent.transmission.time_out()
+    agent.clock.now += timedelta(minutes=5)
+    await agent.mdn(Disposition.PROCESSED, "<1@hillside.example>")
+    events = await agent.database.read(partial(timeline, message_id=message))
+    [late] = [event for event in events if event.outcome == "ignored"]
+    assert (late.what, late.who, late.detail) == ("mdn-processed", str(CHEN), "it was failed")
+    assert late.at == agent.clock.now
+
+
 async def test_each_recipient_has_the_outcome_that_the_peer_gave_it(agent: Agent) -> None:
     agent.peers.replies = {CHEN: UNKNOWN, NURSE: BUSY}
     message = await sealed(agent)
