@@ -64,6 +64,8 @@ _ALGORITHM_OCTETS: Final = 1024
 _ORIGINATOR_OCTETS: Final = 1024 * 1024
 _RECIPIENTS_OCTETS: Final = 4 * 1024 * 1024
 _SHOWN_OCTETS: Final = 64
+# asn1crypto shows names recursively; those of authorities have a few hundred octets.
+_NAME_OCTETS: Final = 2048
 # What asn1crypto raises where octets are not what it was told.
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
@@ -166,6 +168,8 @@ def _name(identifier: Element) -> str:
     if by_serial is None:
         return f"key identifier {(by_key or b'')[:_SHOWN_OCTETS].hex()}"
     with suppress(*_UNREADABLE):
+        if len(by_serial) > _NAME_OCTETS:
+            raise ValueError("too long to be shown")
         name = asn1_cms.IssuerAndSerialNumber.load(by_serial)
         serial = format(name["serial_number"].native, "x")
         return f"serial {serial} of {name['issuer'].human_friendly}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from certs.cms import der
 from certs.cms.algorithms import ContentEncryption
 from certs.cms.names import key_identifier
@@ -159,3 +161,17 @@ def test_names_are_as_the_certificate_has_them() -> None:
         f"key identifier {digest.hex()}",
         "unreadable name 30020500",
     ]
+
+
+@pytest.mark.parametrize("repeated", [1, 100, 5000])
+def test_a_name_that_goes_on_and_on_is_shown_shortly(repeated: int) -> None:
+    attribute = der.sequence(der.oid("2.5.4.3"), der.tlv(0x13, b"x"))
+    name = der.sequence(*[der.tlv(der.SET, attribute)] * repeated)
+    rid = der.sequence(name, der.integer(1))
+    rsa = identity("rsa2048", "bob")
+    infos = [cms.key_transport(bytes(32), rsa, rid=rid)]
+    found = layers(cms.message(cms.enveloped(b"x", infos, bytes(32))), "rsa2048")
+    assert found.envelope is not None
+    (shown,) = (r.name for r in found.envelope.recipients)
+    assert shown.startswith("serial 1 of Common Name: x" if repeated <= 100 else "unreadable")
+    assert len(shown) < 1000
