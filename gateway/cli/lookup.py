@@ -31,7 +31,7 @@ from gateway.cli.common import (
     write_json,
 )
 from gateway.clock import utc_now
-from gateway.config import load, parse_host_port
+from gateway.config import Discovery, load, parse_host_port
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict, decide
 from trust_bundles.policy import Purpose
@@ -49,6 +49,7 @@ class _Manner:
     resolver: tuple[str, int] | None
     private: bool
     policy: CertificatePolicy
+    limits: Discovery
     database_url: str | None = None  # None: nothing is remembered
 
 
@@ -101,7 +102,7 @@ def _manner(
 ) -> _Manner:
     private = private or (resolver is not None and resolver[0].startswith("127."))
     if path == DEFAULT_CONFIG and not path.exists():
-        return _Manner(resolver, private, CertificatePolicy())
+        return _Manner(resolver, private, CertificatePolicy(), Discovery())
     config = load(path)
     usual = config.discovery.resolver
     # What another resolver says is not for the gateway to remember.
@@ -110,6 +111,7 @@ def _manner(
         resolver=resolver or ((usual.host, usual.port) if usual else None),
         private=private or config.discovery.private_addresses,
         policy=CertificatePolicy(profile=config.trust.profile, revocation=config.trust.revocation),
+        limits=config.discovery,
         database_url=config.database_url if cached else None,
     )
 
@@ -130,6 +132,8 @@ async def _discover(address: DirectAddress, anchors: Anchors, manner: _Manner) -
             open_directory(
                 resolver=manner.resolver,
                 allow_private=manner.private,
+                dns_lifetime_s=manner.limits.timeout_s,
+                deadline_s=manner.limits.deadline_s,
                 archive=DatabaseArchive(database) if database else None,
             )
         )

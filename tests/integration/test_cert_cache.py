@@ -1,9 +1,10 @@
-"""`lookup` with the gateway's cache, and `cert cache`, through the real console script."""
+"""`lookup` with the gateway's cache, and `cert cache`; the verbs run within this process."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import dns.name
 import dns.zone
 import pytest_asyncio
+from typer.testing import CliRunner
 
 from certs.issuers import sha256_of
+from gateway.cli.__main__ import app
 from gateway.clock import utc_now
 from gateway.dns_responder import DnsResponder
 from tests.helpers.console import Installation
@@ -41,7 +44,9 @@ class World:
         self.zones.update(zone_of(DOMAIN, [cert_record("dr.chen", certificate)]))
 
     async def run(self, *verb: str) -> Any:
-        done = await asyncio.to_thread(self.here.run, *verb, "--json")
+        words = [*verb, "--json", "--config", str(self.here.config)]
+        done = await asyncio.to_thread(CliRunner().invoke, app, words)
+        assert done.exit_code == 0, done.output
         return json.loads(done.stdout)
 
     async def lookup(self, *options: str) -> tuple[str, str]:
@@ -81,3 +86,19 @@ async def test_lookup_answers_from_the_gateways_cache_unless_told_not_to(world: 
     assert await world.lookup() == (where, new)
     assert await world.run("cert", "cache", "flush") == {"forgotten": 1}
     assert await world.run("cert", "cache", "list") == []
+
+
+async def test_lookup_ends_at_the_configured_deadline(tmp_path: Path) -> None:
+    """CD-009: a resolver that takes questions and says nothing."""
+    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    silent.bind(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+    config = tmp_path / "direct-gateway.toml"
+    config.write_text(
+        f'[discovery]\nresolver = "127.0.0.1:{port}"\ndeadline_s = 0.5\ntimeout_s = 60\n'
+    )
+    words = ["lookup", CHEN, "--no-cache", "--json", "--config", str(config)]
+    done = await asyncio.wait_for(asyncio.to_thread(CliRunner().invoke, app, words), 30)
+    silent.close()
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["reason"] == "directory-unavailable"
