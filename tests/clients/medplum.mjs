@@ -123,6 +123,14 @@ await step("searchResourcePages", async () => {
   }
   assert.deepEqual(seen.sort(), children.map((one) => one.id).sort());
 });
+await step("$graphql: the last message of a thread", async () => {
+  const { data } = await medplum.graphql(`{
+    thread: CommunicationList(part_of: "Communication/${header.id}", _sort: "-sent", _count: 1) {
+      id payload { contentString }
+    }
+  }`);
+  assert.deepEqual(data.thread, [{ id: children[0].id, payload: [{ contentString: "two" }] }]);
+});
 await step("patch with a test operation", async () => {
   const path = (value) => [
     { op: "test", path: "/meta/versionId", value },

@@ -68,7 +68,7 @@ async def test_smart_js(site: FhirSite) -> None:
 
 
 async def test_medplum_core(site: FhirSite) -> None:
-    assert len(await node_steps("medplum.mjs", await site.app("medplum"))) == 23
+    assert len(await node_steps("medplum.mjs", await site.app("medplum"))) == 24
 
 
 async def test_fhirpy(site: FhirSite) -> None:
@@ -276,6 +276,11 @@ def drive_pymedplum(app: App) -> None:
             "Communication", "validate", params=communication(app, status="preparation")
         )
         assert outcome["issue"][0]["severity"] == "information"
+        answer = client.execute_graphql(
+            '{ CommunicationList(identifier: "urn:pymedplum-page|1") { id } }'
+        )
+        assert answer["data"]["CommunicationList"] == [{"id": one["id"]}]
+
         client.delete_resource("Communication", draft["id"])
         with pytest.raises(MedplumError):
             client.read_resource("Communication", draft["id"])
