@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import aiosmtplib
@@ -49,6 +49,7 @@ USER = f"dr.chen@{DOMAIN}"
 PEER = "user@peer.example"
 NOBODY = "nobody@nowhere.example"  # has no certificate
 AGAIN_S = 0.3
+Relay: TypeAlias = Callable[[tuple[str, int]], AbstractContextManager[tuple[str, int]]]
 # On loopback one client makes all the connections.
 LIMITS = Limits(connections_per_ip=1000, connections_per_minute=1_000_000, messages=1_000_000)
 
@@ -67,6 +68,7 @@ class Hisp(MemoryReception):
         self.answers: dict[str, set[tuple[Disposition, str]]] = defaultdict(set)
         self.sizes: Counter[str] = Counter()
         self.signed_by: dict[str, list[x509.Certificate]] = {}
+        self._arrived = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._port = 0
@@ -100,10 +102,17 @@ class Hisp(MemoryReception):
             self.answers[about].add((notice.disposition, str(facts.message_id)))
         else:
             self.copies[str(facts.message_id)] += 1
+            self._arrived.set()
             self.sizes[str(facts.message_id)] = len(clear)
             if self.copies[str(facts.message_id)] == 1:
                 self._start(self._answer(facts))
         return accepted
+
+    async def until(self, copies: int) -> None:
+        """Return when so many messages, copies counted, have come in all."""
+        while self.copies.total() < copies:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def seal(self, clear: bytes) -> bytes:
         assert self.theirs is not None
@@ -162,15 +171,18 @@ class Hisp(MemoryReception):
 class Neighbours:
     """The EHR and the application of `here`, and the HISP beside it."""
 
-    def __init__(self, here: Installation, password: str, token: str, hisp: Hisp) -> None:
+    def __init__(
+        self, here: Installation, password: str, token: str, hisp: Hisp, database: str = ""
+    ) -> None:
         self.here = here
-        self._password = password
+        self._database = database
+        self.password = password
         self.hisp = hisp
         self._headers = {"Authorization": f"Bearer {token}"}
 
     @property
     def database_url(self) -> str:
-        return f"sqlite:///{self.here.folder / 'data' / 'gateway.sqlite3'}"
+        return self._database or f"sqlite:///{self.here.folder / 'data' / 'gateway.sqlite3'}"
 
     async def submit(self, message_id: str, recipients: Sequence[str], octets: int) -> None:
         """Submit a mail at the edge until it is acknowledged."""
@@ -183,7 +195,7 @@ class Neighbours:
                     start_tls=True,
                     validate_certs=False,
                     username="ehr",
-                    password=self._password,
+                    password=self.password,
                 ) as client:
                     await client.sendmail(USER, recipients, content)
                 break
@@ -238,10 +250,12 @@ class Neighbours:
 
 
 @asynccontextmanager
-async def neighbours(folder: Path, more: str = "") -> AsyncIterator[Neighbours]:
+async def neighbours(
+    folder: Path, *, database: str = "", relay: Relay | None = None
+) -> AsyncIterator[Neighbours]:
     """Install a gateway in `folder`, not served yet, with all that it has to do with.
 
-    `more` is more of its configuration.
+    `relay` runs a mail server on the way to the HISP, and yields where it listens.
     """
     now = utc_now()
     stranger = Stranger.create("Neighbour Root", now)
@@ -254,27 +268,29 @@ async def neighbours(folder: Path, more: str = "") -> AsyncIterator[Neighbours]:
     responder = DnsResponder(known)
     _, resolver = await responder.start()
     try:
-        port = await hisp.start()
-        made = await asyncio.to_thread(_install, folder, stranger, resolver, port, more)
-        found = Neighbours(*made, hisp)
-        async with SqlDatabase.open(found.database_url) as database:
-            [own] = await database.read(keys.list_identities)
-        hisp.theirs = own.certificate
-        hisp.target = ("127.0.0.1", found.here.backbone)
-        yield found
+        way = "127.0.0.1", await hisp.start()
+        with relay(way) if relay else nullcontext(way) as route:
+            made = await asyncio.to_thread(_install, folder, stranger, resolver, route, database)
+            found = Neighbours(*made, hisp, database)
+            async with SqlDatabase.open(found.database_url) as opened:
+                [own] = await opened.read(keys.list_identities)
+            hisp.theirs = own.certificate
+            hisp.target = ("127.0.0.1", found.here.backbone)
+            yield found
     finally:
         await hisp.end()
         await responder.stop()
 
 
 def _install(
-    folder: Path, stranger: Stranger, resolver: int, port: int, more: str
+    folder: Path, stranger: Stranger, resolver: int, route: tuple[str, int], database: str
 ) -> tuple[Installation, str, str]:
     here = Installation.create(
         folder,
         f"gw.{DOMAIN}",
         f'[discovery]\nresolver = "127.0.0.1:{resolver}"\nprivate_addresses = true\n'
-        f'[routes]\n"peer.example" = "127.0.0.1:{port}"\n{more}',
+        f'[routes]\n"peer.example" = "{route[0]}:{route[1]}"\n',
+        database=database,
     )
     here.run("domain", "add", DOMAIN)
     here.run("address", "add", USER)
