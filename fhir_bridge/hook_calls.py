@@ -85,7 +85,7 @@ def hook_call(subscription: JSON, event: Event, *, now: datetime, terms: Terms) 
         headers += [("X-Direct-Time", moment), ("X-Direct-Signature", f"sha256={signed}")]
     return Hook(
         method="PUT" if put else "POST",
-        url=f"{url.rstrip('/')}/{event.resource}" if put else url,
+        url=_below(url, event.resource or "") if put else url,
         headers=tuple(headers),
         body=body,
     )
@@ -99,6 +99,12 @@ def signature(secret: str, moment: str, event: Event, body: bytes) -> str:
     """
     head = ".".join((moment, str(event.id), event.kind, event.versioned))
     return hmac.new(secret.encode(), head.encode() + b"." + body, "sha256").hexdigest()
+
+
+def _below(url: str, path: str) -> str:
+    """Return `url` with `path` behind its own, before its query."""
+    place, mark, query = url.partition("?")
+    return f"{place.rstrip('/')}/{path}{mark}{query}"
 
 
 def _given(channel: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -38,6 +38,7 @@ __all__ = [
     "forget_old",
     "is_served",
     "match",
+    "may_be_told",
     "owe",
     "owing",
     "present",
@@ -153,6 +154,11 @@ def concerns(
 def subscriber_of(connection: sa.Connection, subscription: Stored) -> Client | None:
     """Return the client whose subscription this is, unless it is disabled."""
     return find_client(connection, UUID(subscription.owner.removeprefix("client:")))
+
+
+def may_be_told(client: Client, resource: Stored) -> bool:
+    """Say whether `resource` is still the client's to read."""
+    return resource.owner in client.owners and client.scopes.allow(resource.type, "r")
 
 
 def present(connection: sa.Connection, identity: UUID) -> Stored | None:

@@ -240,8 +240,8 @@ def _work(connection: sa.Connection, subscription: UUID, now: datetime) -> _Work
     if owed is None or owed.resource is None:
         return _Work(owed, stored, resource, client, None) if owed else None
     told = matching.present(connection, owed.resource)
-    # Asked again: a mailbox may have been taken from the client since the change was matched.
-    if told is None or told.owner not in client.owners:
+    # Asked again: a mailbox or a scope may have been taken from the client since the match.
+    if told is None or not matching.may_be_told(client, told):
         return owed
     return _Work(owed, stored, resource, client, told)
 

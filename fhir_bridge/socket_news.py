@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from fhir_bridge.clients import Client, find_client
 from fhir_bridge.hook_calls import Event
-from fhir_bridge.matching import is_served, present
+from fhir_bridge.matching import is_served, may_be_told, present
 from fhir_bridge.socket_tokens import grant_of
 from fhir_bridge.tables import fhir_notification
 
@@ -91,7 +91,7 @@ def news_of(
     for row in rows.all():
         key, client = allowed[row.subscription_id]
         told = present(connection, row.resource_id)
-        if told is not None and told.owner in client.owners:
+        if told is not None and may_be_told(client, told):
             event = Event(row.id, f"{told.type}/{told.id}", told.version, told.body)
             found[key].append(News(row.id, row.created_at, event))
     return found

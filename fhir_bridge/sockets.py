@@ -84,10 +84,10 @@ class _Socket:
 
     def say(self, text: str) -> None:
         """Send `text` when the reader is ready; one that does not read is let go."""
-        try:
-            self.waiting.put_nowait(text)
-        except asyncio.QueueFull:
+        if self.waiting.full():
             self.behind = True
+        else:
+            self.waiting.put_nowait(text)
 
 
 class Sockets:
@@ -97,12 +97,12 @@ class Sockets:
         self._database = database
         self._clock = clock
         self._base_url = base_url
-        self._sockets: set[_Socket] = set()
+        self._sockets: dict[_Socket, None] = {}  # in the order in which they came
         self._pump: asyncio.Task[None] | None = None
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection until either side ends it."""
-        if len(self._sockets) >= SOCKETS_MAX:
+        if len(self._sockets) >= SOCKETS_MAX and not self._let_go():
             await websocket.close(_TRY_LATER)
             return
         try:
@@ -113,7 +113,7 @@ class Sockets:
             return
         await websocket.accept()
         socket = _Socket(client)
-        self._sockets.add(socket)
+        self._sockets[socket] = None
         if self._pump is None:
             self._pump = asyncio.create_task(self._tell(), name="websockets")
         sender = asyncio.create_task(_send(websocket, socket))
@@ -121,13 +121,22 @@ class Sockets:
             code = await self._listen(websocket, socket, sender)
         finally:
             sender.cancel()
-            self._sockets.discard(socket)
+            self._sockets.pop(socket, None)
             if not self._sockets and self._pump is not None:
                 self._pump.cancel()
                 self._pump = None
         if code is not None and websocket.application_state is WebSocketState.CONNECTED:
             with contextlib.suppress(RuntimeError):  # it went away at the same moment
                 await websocket.close(code)
+
+    def _let_go(self) -> bool:
+        """Make room: let go of the oldest socket that is bound to nothing, if there is one."""
+        idle = next((s for s in self._sockets if not s.bindings and not s.behind), None)
+        if idle is None:
+            return False
+        idle.behind = True
+        idle.say("")
+        return True
 
     async def _listen(
         self, websocket: WebSocket, socket: _Socket, sender: asyncio.Task[None]
@@ -202,7 +211,7 @@ class Sockets:
         wanted = {(binding.subscription, binding.client) for binding in bindings}
         since, now = min(binding.since for binding in bindings), self._clock()
         found = await self._database.read(lambda c: news_of(c, wanted, since, now))
-        for socket in self._sockets:
+        for socket in list(self._sockets):
             for binding in list(socket.bindings.values()):
                 news = found.get((binding.subscription, binding.client))
                 if news is None:  # not served any more, or not theirs
@@ -235,8 +244,10 @@ class Sockets:
 
 async def _send(websocket: WebSocket, socket: _Socket) -> None:
     """Send what is waiting; return where the reader is too slow or gone."""
-    while not socket.behind:
+    while True:
         text = await socket.waiting.get()
+        if socket.behind:
+            return
         try:
             async with asyncio.timeout(SEND_S):
                 await websocket.send_text(text)

@@ -23,6 +23,9 @@ from gateway.worker import Done, Handler, Result, Retry
 __all__ = ["SUBSCRIBER", "SubscriberJobs", "subscriber_handler"]
 
 SUBSCRIBER: Final = "subscriber"
+# All are one destination, of which the worker runs so many at a time: slow hooks hold up other
+# hooks, and never a message. No domain has this name.
+DESTINATION: Final = "subscribers"
 
 
 class SubscriberJobs:
@@ -39,6 +42,7 @@ class SubscriberJobs:
                 kind=SUBSCRIBER,
                 payload={"subscription": str(subscription)},
                 due_at=now,
+                destination=DESTINATION,
                 key=f"{SUBSCRIBER} {subscription}",
             ),
             now,

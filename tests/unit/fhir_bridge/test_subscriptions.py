@@ -19,7 +19,7 @@ from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
 from fhir_bridge.ports import Submission
 from fhir_bridge.subscriptions import ATTEMPTS_MAX, next_try
-from fhir_bridge.tables import fhir_client_mailbox, fhir_notification
+from fhir_bridge.tables import fhir_client, fhir_client_mailbox, fhir_notification
 from tests.unit.fhir_bridge.conftest import (
     ANNA,
     BASE,
@@ -564,3 +564,23 @@ def test_the_wait_grows_and_ends() -> None:
     assert waits[0] == NOW + timedelta(seconds=10)
     assert waits[-1] is None
     assert waits[:-1] == sorted(w for w in waits if w)
+
+
+async def test_a_scope_that_was_taken_away_ends_what_is_told(bench: Bench, bot: Bot) -> None:
+    await subscribed(bench)
+    await bench.world.receive(MAIL)
+    await bench.notifier.run_once()
+    less = fhir_client.update().values(scopes="system/Patient.rs")
+    await bench.world.database.write(lambda c: c.execute(less) and None)
+    await bench.run()
+    assert not bot.events
+
+
+async def test_a_query_of_the_endpoint_stays_behind_the_path(bench: Bench, bot: Bot) -> None:
+    await subscribed(
+        bench, endpoint="https://bot.example/hook?site=1", payload="application/fhir+json"
+    )
+    identity = await bench.world.receive(MAIL)
+    await bench.run()
+    [call] = bot.events
+    assert call.url.raw_path == f"/hook/Communication/{identity}?site=1".encode()
