@@ -1,4 +1,7 @@
-"""`domain check` against what `cert publish` wrote, served by real Knot and slapd."""
+"""`domain check` against what `cert publish` wrote, served by real Knot and slapd.
+
+The verbs run within this process.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from gateway.cli.__main__ import app
 from tests.helpers.console import Installation
 from tests.helpers.listeners import HOST, listening
 from tests.helpers.memory_reception import MemoryReception
@@ -29,12 +34,19 @@ GOOD_POLICIES = ['_smtp._tls IN TXT "v=TLSRPTv1; rua=mailto:tls@hillside.example
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     made = Installation.create(tmp_path_factory.mktemp("check"), HOST)
-    made.run("domain", "add", DOMAIN)
+    call(made, "domain", "add", DOMAIN)
     for address in (USER, DESK):
-        made.run("address", "add", address)
+        call(made, "address", "add", address)
     for owner in (DOMAIN, USER):
-        made.run("cert", "generate", "--for", owner, "--kind", "p256")
+        call(made, "cert", "new", "--for", owner, "--kind", "p256")
     return made
+
+
+def call(here: Installation, *words: object, status: int | None = 0) -> Result:
+    """Run one verb; `status` None: it may be anything."""
+    done = CliRunner().invoke(app, [*map(str, words), "--config", str(here.config)])
+    assert status is None or done.exit_code == status, done.output
+    return done
 
 
 @dataclass
@@ -57,18 +69,18 @@ class World:
             async with listening(MemoryReception()) as (_, smtp):
                 verb = ("domain", "check", DOMAIN, "--json", "--private", *more)
                 where = ("--resolver", f"{host}:{port}", "--dns-port", port, "--smtp-port", smtp)
-                done = await asyncio.to_thread(partial(self.here.run, *verb, *where, check=False))
-        assert done.returncode in (0, 1), done.stderr
+                done = await asyncio.to_thread(partial(call, self.here, *verb, *where, status=None))
+        assert done.exit_code in (0, 1), done.output
         rows = json.loads(done.stdout)
-        return done.returncode, {(row["check"], row["name"].split(" at ")[0]): row for row in rows}
+        return done.exit_code, {(row["check"], row["name"].split(" at ")[0]): row for row in rows}
 
 
 @pytest.fixture
 def world(here: Installation, tmp_path: Path) -> World:
     port = free_port()
     publish = ("cert", "publish", DOMAIN, "--mx", HOST, "--ldap", f"ldap.{DOMAIN}:{port}")
-    records = here.run(*publish).stdout
-    ldif = here.run(*publish, "--format", "ldif", "--suffix", SUFFIX).stdout
+    records = call(here, *publish).stdout
+    ldif = call(here, *publish, "--format", "ldif", "--suffix", SUFFIX).stdout
     return World(here, tmp_path, ["ldap IN A 127.0.0.1", records, *GOOD_POLICIES], ldif, port)
 
 
@@ -137,6 +149,5 @@ async def test_ldap_alone_is_enough(world: World) -> None:
 
 
 def test_domain_that_is_not_served_is_an_error(here: Installation) -> None:
-    done = here.run("domain", "check", "other.example", check=False)
-    assert done.returncode == 2
+    done = call(here, "domain", "check", "other.example", status=2)
     assert "resource-not-found" in done.stderr
