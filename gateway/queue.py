@@ -100,11 +100,15 @@ class LeaseLostError(DirectError):
 
 
 def put(connection: sa.Connection, job: NewJob, now: datetime) -> UUID:
-    """Add `job` and return its id, or the id of the job that has its key."""
+    """Add `job` and return its id, or the id of the job that has its key.
+
+    Where that one is a dead letter, it is tried again: there is news for it.
+    """
     if job.key is not None:
         lock(connection, f"job {job.key}")
         taken = connection.execute(_BY_KEY, {"the_key": job.key}).scalar()
         if taken is not None:
+            connection.execute(_REVIVE, {"the_id": taken, "due_at": job.due_at})
             return UUID(str(taken))
     identifier = new_id(now)
     connection.execute(
@@ -322,4 +326,9 @@ _SUSPECTS: Final = sa.select(jobs.c.id, jobs.c.errors).where(
     jobs.c.lease_token.is_not(None), jobs.c.errors >= sa.bindparam("few")
 )
 _POSTPONE: Final = jobs.update().where(jobs.c.id == sa.bindparam("the_id"))
+_REVIVE: Final = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("the_id"), jobs.c.state == JobState.DEAD.value)
+    .values(state=JobState.READY.value, due_at=sa.bindparam("due_at"), errors=0)
+)
 _BY_KEY: Final = sa.select(jobs.c.id).where(jobs.c.key == sa.bindparam("the_key"))

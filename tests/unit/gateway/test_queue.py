@@ -107,6 +107,17 @@ async def test_a_key_is_put_once_while_its_job_exists(database: SqlDatabase) -> 
     assert await database.write(lambda c: queue.put(c, new(key="k"), NOW)) != first
 
 
+async def test_a_dead_letter_with_a_key_is_tried_again_when_there_is_news_for_it(
+    database: SqlDatabase,
+) -> None:
+    await put(database, new(key="k"))
+    [job] = await claim(database)
+    await database.write(lambda c: queue.fail(c, job, Reason.INTERNAL, "KeyError"))
+    await put(database, new(key="k"))
+    [again] = await claim(database)
+    assert (again.id, again.errors) == (job.id, 0)
+
+
 async def test_a_finished_job_is_gone(database: SqlDatabase) -> None:
     await put(database, new())
     [job] = await claim(database)
