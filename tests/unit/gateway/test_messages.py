@@ -388,3 +388,19 @@ async def test_the_timeline_tells_of_clear_text(database: SqlDatabase) -> None:
     await database.write(lambda c: add_attempts(c, new.id, replace(delivery, attempts=()), NOW))
     _, attempted = await database.read(lambda c: timeline(c, new.id))
     assert attempted.detail == "mx.lakeview.example, no TLS: 2.0.0 ok"
+
+
+async def test_the_timeline_tells_of_tls_that_failed(database: SqlDatabase) -> None:
+    new = outgoing()
+    await accept(database, new)
+    delivery = Delivery(
+        (Attempt(SMITH, None, "2.0.0", "ok"),),
+        "mx.lakeview.example",
+        None,
+        False,
+        tls_failure="454 not today" + "!" * 500,
+    )
+    await database.write(lambda c: add_attempts(c, new.id, delivery, minutes(1)))
+    _, attempted = await database.read(lambda c: timeline(c, new.id))
+    assert attempted.detail.startswith("mx.lakeview.example, no TLS, which failed: 454 not today!")
+    assert len(attempted.detail) < 300
