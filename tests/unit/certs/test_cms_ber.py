@@ -141,12 +141,35 @@ def test_a_string_is_of_octet_strings() -> None:
         string(b"\x30\x0a\x04\x08abc", wrapped=False)
 
 
+@pytest.mark.parametrize("tag", [0x1F, 0x3F, 0xBF])
+def test_tags_of_several_octets_are_none_of_ours(tag: int) -> None:
+    with pytest.raises(DirectError, match="a tag number is above 30"):
+        children(bytes((tag, 0x02, 0x00, 0x00)))
+
+
 def test_octets_of_a_small_string() -> None:
     nested = der.tlv(0x24, der.octet_string(b"a"), der.tlv(0x24, der.octet_string(b"b")))
     assert octets(element(nested)) == b"ab"
     assert octets(element(der.tlv(0xA0, der.octet_string(b"a"))), tag=0x80) == b"a"
     with pytest.raises(DirectError, match="octet string was expected"):
         octets(element(der.integer(1)))
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(17, True), (18, False), (5000, False)])
+def test_octets_of_a_string_nested_too_deep(levels: int, fits: bool) -> None:
+    data = der.octet_string(b"a")
+    for _level in range(levels):
+        data = der.tlv(0x24, data)
+    nested = Element(0x24, data[len(data) - _content_octets(data) :], data)
+    if fits:
+        assert octets(nested) == b"a"
+    else:
+        with pytest.raises(DirectError, match="octet string was expected"):
+            octets(nested)
+
+
+def _content_octets(data: bytes) -> int:
+    return data[1] if data[1] < 0x80 else int.from_bytes(data[2 : 2 + data[1] - 0x80], "big")
 
 
 def test_canonical_form() -> None:

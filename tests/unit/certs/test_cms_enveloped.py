@@ -139,6 +139,15 @@ def test_gcm() -> None:
     assert opened(auth_enveloped(after=unauthenticated)) == CONTENT
 
 
+def test_more_than_an_authenticated_envelope_has() -> None:
+    expected = (Reason.MESSAGE_MALFORMED, "a container has more elements than its type")
+    assert refusal(auth_enveloped(after=der.NULL)) == expected
+    assert refusal(auth_enveloped() + b"x") == (
+        Reason.MESSAGE_MALFORMED,
+        "there is more after the end of the CMS object",
+    )
+
+
 def test_gcm_with_a_short_tag() -> None:
     # RFC5084 3.2: absent means 12 octets.
     tag = AESGCM(KEY).encrypt(NONCE, CONTENT, None)[-16:-4]

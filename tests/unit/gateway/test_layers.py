@@ -175,3 +175,18 @@ def test_a_name_that_goes_on_and_on_is_shown_shortly(repeated: int) -> None:
     (shown,) = (r.name for r in found.envelope.recipients)
     assert shown.startswith("serial 1 of Common Name: x" if repeated <= 100 else "unreadable")
     assert len(shown) < 1000
+
+
+def test_what_stands_before_the_recipients_is_passed_over() -> None:
+    rsa = identity("rsa2048", "bob")
+    honest = cms.enveloped(b"x", [cms.key_transport(bytes(32), rsa)], bytes(32))
+    version = der.integer(0)
+    originator = der.tlv(der.context(0), der.tlv(der.context(0), der.sequence()))
+    body = honest[honest.index(cms.ENVELOPED) + len(cms.ENVELOPED) :]
+    inner = body[body.index(version) + len(version) :]
+    found = layers(
+        cms.message(cms.content_info(cms.ENVELOPED, der.sequence(version, originator, inner))),
+        "rsa2048",
+    )
+    assert found.envelope is not None
+    assert [r.ours for r in found.envelope.recipients] == [rsa.certificate]

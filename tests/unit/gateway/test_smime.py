@@ -91,6 +91,20 @@ def test_algorithms_have_their_names() -> None:
     assert made == Algorithms("sha256", "rsa", "aes256-cbc", "rsa-oaep-sha256")
 
 
+def test_several_algorithms_are_all_named() -> None:
+    made = smime.seal(
+        io.BytesIO(MESSAGE),
+        io.BytesIO(),
+        outer=OUTER,
+        signers=[identity("rsa2048"), identity("ed25519"), identity("rsa3072")],
+        recipients=[identity(kind, "bob").certificate for kind in ("rsa2048", "p384", "x25519")],
+        boundary=BOUNDARY,
+        now=NOW,
+    )
+    transports = "ecdh-p384+rsa-oaep-sha256+x25519"
+    assert made == Algorithms("sha256+sha512", "rsa+ed25519", "aes256-cbc", transports)
+
+
 def test_mixed_recipients_each_open_the_same_envelope() -> None:
     ours = [identity(kind, "bob") for kind in RECIPIENTS]
     sealed = seal(recipients=[i.certificate for i in ours])

@@ -676,6 +676,16 @@ def test_oaep_parameters_we_do_not_know_are_not_taken_for_v15(
     assert refusal(cms.message(sent)) == (Reason.ALGORITHM_REFUSED, detail)
 
 
+def test_an_oaep_parameter_of_two_values() -> None:
+    key = os.urandom(32)
+    parameters = der.sequence(der.tlv(der.context(0), cms.SHA256, cms.SHA256))
+    info = cms.key_transport(key, BOB, algorithm=der.sequence(OAEP, parameters))
+    assert refusal(cms.message(cms.enveloped(b"x", [info], key))) == (
+        Reason.MESSAGE_MALFORMED,
+        "more than 1 elements in one place",
+    )
+
+
 def test_unknown_key_transport() -> None:
     key = os.urandom(32)
     kem = der.sequence(der.oid("1.2.840.113549.1.9.16.3.14"))
