@@ -23,7 +23,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 def main() -> None:
     name, found, *options = sys.argv[1:]
-    with atheris.instrument_imports(include=["certs", "gateway"]):
+    with atheris.instrument_imports(include=["certs", "gateway", "trust_bundles"]):
         from tests.fuzz.targets import TARGETS
     target = TARGETS[name]
 

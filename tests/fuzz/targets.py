@@ -26,14 +26,19 @@ from gateway.message import facts_of, header_of, outer_header, prepare
 from gateway.multipart import Window
 from gateway.transfer import decoder_for
 from tests.helpers import cms_builder as cms
-from tests.helpers.pki import NOW
+from tests.helpers.pki import NOW, Ca
 from tests.helpers.sealed import MESSAGE, OUTER, identity, seal
+from trust_bundles.bundle import read_bundle
+from trust_bundles.bundle_writer import write_p7b, write_p7m, write_pem
+from trust_bundles.policy_file import read_policy, write_policy
+from trust_bundles.signature import verify
 
 __all__ = ["TARGETS", "Target"]
 
 LEGACY = CertificatePolicy(allow_sha1=True, allow_3des=True, inflated_octets=2_000_000)
 ALICE = identity("p256")
 BOB = identity("p256", "bob")
+CA = Ca.create("Fuzzed anchor")
 RSA_BOB = identity("rsa2048", "bob")
 ENTITY = b"Content-Type: message/rfc822\r\n\r\n" + MESSAGE
 
@@ -73,6 +78,16 @@ def walk(element: Element, depth: int) -> None:
     if depth < 20 and element.tag & 0x20:
         for child in children(element.content):
             walk(child, depth + 1)
+
+
+def bundle(data: bytes) -> None:
+    read = read_bundle(data, now=NOW)
+    for configured in ((), (CA.certificate,)):
+        verify(read.envelope, configured, now=NOW)
+
+
+def policy(data: bytes) -> None:
+    read_policy(data.decode("utf-8", errors="replace"), LEGACY)
 
 
 def signed(data: bytes) -> None:
@@ -243,6 +258,16 @@ TARGETS = {
     "multipart": Target(
         multipart, [b"X: y\r\n\r\npre\r\n--b\r\nfirst\r\n--b\r\nsecond\r\n--b--\r\n"]
     ),
+    "bundle": Target(
+        bundle,
+        [
+            write_p7m([ALICE.certificate, BOB.certificate], BOB, now=NOW),
+            write_p7b([CA.certificate], "<bundle/>"),
+            write_p7m([CA.certificate], ALICE, now=NOW),
+            write_pem([CA.certificate]),
+        ],
+    ),
+    "policy": Target(policy, [write_policy(LEGACY).encode(), b'keys = ["rsa"]']),
     "transfer": Target(transfer, [b"aGVsbG8=\r\n", b"a=C3=A9=\r\nb\r\n"]),
     "header": Target(
         header,
