@@ -67,6 +67,7 @@ def read_document(blocks: Iterable[bytes]) -> Document | None:
             if size > HEADER_OCTETS_MAX:
                 return None
             reader.feed(block)
+        reader.end()
     except _HeaderEndsError:
         return reader.document()
     except expat.ExpatError:
@@ -101,6 +102,9 @@ class _Reader:
 
     def feed(self, block: bytes) -> None:
         self._parser.Parse(block, False)
+
+    def end(self) -> None:
+        self._parser.Parse(b"", True)
 
     def _doctype(self, *_: object) -> None:
         raise expat.ExpatError("a DOCTYPE is not read")

@@ -283,6 +283,10 @@ def _extensions(
     for reply_to in mailboxes(root.header("reply-to") or ""):
         url = terms.extension("reply-to")
         extensions.append({"url": url, "valueReference": _reference(reply_to)})
+    # fhir.md 3.7: From may name several; the first is the sender.
+    for author in mailboxes(root.header("from") or "")[1:]:
+        url = terms.extension("other-author")
+        extensions.append({"url": url, "valueReference": _reference(author)})
     # Kept raw where the elements say less: a chain of References longer than root and parent,
     # a Date that is none.
     raw = []

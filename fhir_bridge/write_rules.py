@@ -15,7 +15,7 @@ from dataclasses import replace
 from certs.errors import Reason
 from fhir_bridge.clients import Client
 from fhir_bridge.delivery import address_of
-from fhir_bridge.outbound import is_to_be_sent
+from fhir_bridge.outbound import is_message, is_to_be_sent
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.requests import is_active
@@ -30,7 +30,10 @@ def means_sending(kind: ResourceType, resource: JSON, old: Stored | None = None)
     """Say whether this write means sending (D10); an active request was sent once already."""
     if kind.name == "CommunicationRequest":
         return is_active(resource) and not (old and is_active(old.resource()))
-    return kind.name == "Communication" and is_to_be_sent(resource)
+    if kind.name != "Communication" or not is_to_be_sent(resource):
+        return False
+    # The header of a thread is in-progress while the thread is open, and when it is opened again.
+    return is_message(resource) or old is None or old.resource().get("status") == "preparation"
 
 
 def require_unsent(kind: ResourceType, resource: JSON, old: Stored | None = None) -> None:
