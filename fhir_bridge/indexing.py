@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -57,7 +58,7 @@ def index_rows(
 def elements(resource: Mapping[str, Any], path: str, terms: Terms) -> list[Any]:
     """Return the elements at `path` (see `registry.SearchParameter`), lists flattened."""
     found: list[Any] = [resource]
-    for function, argument, element in _STEP.findall(path):
+    for function, argument, element in _steps(path):
         found = [
             child
             for item in found
@@ -65,6 +66,12 @@ def elements(resource: Mapping[str, Any], path: str, terms: Terms) -> list[Any]:
             for child in _step(item, function, argument, element, terms)
         ]
     return found
+
+
+@cache
+def _steps(path: str) -> tuple[tuple[str, str, str], ...]:
+    """Return the steps of a path; the paths are those of the table of search parameters."""
+    return tuple(_STEP.findall(path))
 
 
 def interval(text: str) -> tuple[datetime, datetime] | None:

@@ -33,6 +33,7 @@ from fhir_bridge.writing import Writer, Written
 
 __all__ = ["ResourceApi", "identity_of", "not_found"]
 
+INLINE_OCTETS = 16 * 1024  # reading so little costs less than a thread
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = frozenset({"application/merge-patch+json", "application/json"})
 
@@ -134,6 +135,8 @@ class ResourceApi:
 
     async def _resource(self, request: Request) -> JSON:
         body = await body_of(request, self._limit_octets)
+        if len(body) <= INLINE_OCTETS:
+            return load(body)
         return await asyncio.to_thread(load, body)
 
     def _answer(self, request: Request, written: Written) -> Response:
