@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from certs.address import parse_address
 from certs.errors import Reason
 from gateway import messages, progress, queue
 from gateway.messages import Recipient
@@ -34,10 +35,26 @@ def abandon(connection: Connection, job: Job, now: datetime) -> None:
     """
     if job.kind in ("outgoing", "deliver"):
         _fail(connection, job, now)
-    elif job.kind == "relay" and not (GIVE_UP in job.payload or "copy" in job.payload):
+    elif job.kind == "relay" and "copy" not in job.payload:
+        _give_up_relay(connection, job, now)
+
+
+def _give_up_relay(connection: Connection, job: Job, now: datetime) -> None:
+    if GIVE_UP not in job.payload:
         # DN-006: the sender is owed a notice, which takes more than a transaction to make.
         payload = {**job.payload, GIVE_UP: True}
         queue.put(connection, NewJob(job.kind, payload, now, job.destination), now)
+        return
+    messages.set_recipient(
+        connection,
+        UUID(job.payload["message"]),
+        parse_address(job.payload["recipient"]),
+        state=State.FAILED.value,
+        was=State.PROCESSED.value,
+        now=now,
+        reason=Reason.INTERNAL,
+        detail=_detail(job),
+    )
 
 
 def _fail(connection: Connection, job: Job, now: datetime) -> None:
@@ -45,11 +62,14 @@ def _fail(connection: Connection, job: Job, now: datetime) -> None:
     if message is None:
         return
     waiting = _waiting(messages.recipients_of(connection, message.id), job.payload.get("body"))
-    detail = f"job {job.id} is a dead letter"
-    changes = [Change(r.address, Event.GAVE_UP, Reason.INTERNAL, detail) for r in waiting]
+    changes = [Change(r.address, Event.GAVE_UP, Reason.INTERNAL, _detail(job)) for r in waiting]
     progress.advance(connection, message, changes, now=now)
 
 
 def _waiting(recipients: Sequence[Recipient], body_key: str | None) -> list[Recipient]:
     """Return those queued under this sealed body; None: those nothing was sealed for yet."""
     return [r for r in recipients if (r.state, r.body_key) == (State.QUEUED.value, body_key)]
+
+
+def _detail(job: Job) -> str:
+    return f"job {job.id} is a dead letter"

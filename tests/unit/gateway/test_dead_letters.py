@@ -61,11 +61,13 @@ async def test_sender_at_another_hisp_is_told_that_a_mail_server_could_not_be_gi
 
 async def test_what_cannot_even_be_given_up_is_not_tried_for_ever(agent: Agent) -> None:
     agent.mail_servers.add(RIVERA)
-    await agent.receive(mail(CHEN, RIVERA), RIVERA)
+    message = await agent.receive(mail(CHEN, RIVERA), RIVERA)
     await agent.run("incoming")
     await buried(agent, "relay")
+    assert await agent.states(message) == {RIVERA: "processed"}
     assert GIVE_UP in (await buried(agent, "relay")).payload
     assert [job.kind for job in await agent.jobs()] == ["outgoing"]
+    assert await agent.states(message) == {RIVERA: "failed"}
 
 
 async def test_received_message_that_cannot_be_judged_waits_for_the_administrator(
