@@ -169,6 +169,24 @@ def test_inside_is_what_the_standard_says() -> None:
     assert line + b"Content-Type: message/rfc822\r\n\r\n" + MESSAGE + b"\r\n" + line in entity
 
 
+@pytest.mark.parametrize(
+    ("kinds", "micalg"),
+    [
+        (("p256",), b"sha-256"),
+        (("ed25519",), b"sha-512"),
+        (("p256", "ed25519"), b'"sha-256,sha-512"'),
+    ],
+)
+def test_micalg_is_in_the_standards_spelling(kinds: tuple[str, ...], micalg: bytes) -> None:
+    # AS-046, K-09; RFC8551 3.5.3.2
+    bob = identity("rsa2048", "bob").certificate
+    entity = decrypted(seal(signers=[identity(kind) for kind in kinds], recipients=[bob]))
+    assert entity.startswith(
+        b'Content-Type: multipart/signed; protocol="application/pkcs7-signature";\r\n'
+        b" micalg=" + micalg + b'; boundary="' + BOUNDARY.encode() + b'"\r\n\r\n'
+    )
+
+
 def decrypted(sealed: bytes) -> bytes:
     opened = decrypt([envelope_of(sealed)], [identity("rsa2048", "bob")], CertificatePolicy())
     return b"".join(bytes(piece) for piece in opened.content)
