@@ -311,3 +311,36 @@ async def test_a_chain_of_ten_replies_is_one_thread_on_both_sides(pair: Pair) ->
         query = {"part-of": header, "_sort": "sent,_lastUpdated"}
         thread = (await http.get("/Communication", params=query)).json()
         assert {texts(e["resource"])[0] for e in thread["entry"]} == set(map(str, range(11)))
+
+
+async def test_a_subscriber_is_told_by_a_direct_message(pair: Pair) -> None:
+    criteria = "Communication?status=preparation"
+    channel = {"type": "email", "endpoint": f"mailto:{pair.receiver.mailbox}"}
+    made = await pair.out.post(
+        "/Subscription",
+        json={
+            "resourceType": "Subscription",
+            "status": "requested",
+            "reason": "tell the ward of drafts",
+            "criteria": criteria,
+            "channel": channel,
+        },
+    )
+    assert (made.status_code, made.json()["status"]) == (201, "active"), made.text
+    draft = await pair.out.post(
+        "/Communication",
+        json={
+            "resourceType": "Communication",
+            "status": "preparation",
+            "payload": [{"contentString": "not for everybody"}],
+        },
+    )
+    where = f"{pair.sender.url}/Communication/{draft.json()['id']}/_history/1"
+
+    async def look() -> str | None:
+        query = {"sender": f"mailto:{pair.sender.mailbox}", "direction": "inbound"}
+        bundle = (await pair.into.get("/Communication", params=query)).json()
+        found = [texts(entry["resource"]) for entry in bundle.get("entry", [])]
+        return next((text[0] for text in found if text and where in text[0]), None)
+
+    assert "not for everybody" not in await eventually(look)
