@@ -14,9 +14,7 @@ import dns.zone
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
-from typer.testing import CliRunner
 
-from gateway.cli.__main__ import app
 from gateway.clock import utc_now
 from gateway.dns_responder import DnsResponder
 from tests.helpers.console import Installation, run
@@ -299,28 +297,6 @@ def test_selftest_of_discovery_passes_every_official_case() -> None:
     rows = json.loads(run("selftest", "discovery", "--json").stdout)
     assert len(rows) == 24
     assert all(row["passed"] for row in rows)
-
-
-def test_every_verb_has_help_with_an_example() -> None:
-    verbs = ["init", "serve", "check", "lookup", "inspect", "sandbox", "bench"]
-    nouns = {
-        "domain": ["add", "list"],
-        "address": ["add", "list"],
-        "cert": ["generate", "import", "list", "publish"],
-        "anchor": ["add", "list", "remove"],
-        "client": ["add", "list"],
-        "user": ["add"],
-        "message": ["list", "show"],
-        "queue": ["list", "show", "hold", "release", "retry", "fail", "drop", "pause", "resume"],
-        "audit": ["list", "export", "verify"],
-        "selftest": ["discovery"],
-    }
-    calls = [[verb] for verb in verbs]
-    calls += [[noun, verb] for noun, verbs_ in nouns.items() for verb in verbs_]
-    for call in calls:
-        result = CliRunner().invoke(app, [*call, "--help"])
-        assert result.exit_code == 0
-        assert "Example" in result.output, call
 
 
 def test_two_gateways_cannot_serve_one_data_folder(here: Installation) -> None:
