@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.crl import read_crl
+from certs.errors import DirectError, Reason
 from certs.evidence import Revocation
 from certs.identity import Identity
 from certs.issue import Locations
@@ -22,8 +23,8 @@ from certs.policy import CertificatePolicy, RevocationMode
 from certs.ports import Database
 from tests.helpers.bundle_host import BundleHost, bundle_host
 from tests.helpers.pki import NOW, Ca, pem
-from tests.helpers.trust import ADDRESS, BOTH, ONE, TWO
-from trust_bundles.bundle import BUNDLE_OCTETS
+from tests.helpers.trust import ADDRESS, BOTH, ONE, TWO, install_bundle
+from trust_bundles.bundle import BUNDLE_OCTETS, read_bundle
 from trust_bundles.bundle_writer import write_p7b, write_p7m
 from trust_bundles.bundles import (
     Settings,
@@ -39,7 +40,15 @@ from trust_bundles.policy import Direction
 from trust_bundles.refresh import Outcome, Refresher
 from trust_bundles.sets import anchors_for
 from trust_bundles.status import Status
-from trust_bundles.versions import anchors_in_force, approve, history
+from trust_bundles.versions import (
+    CONTENTS,
+    Arrival,
+    anchors_in_force,
+    approve,
+    content_of,
+    history,
+    install,
+)
 
 CRL = Locations(crls=("http://crl.example.org/signers.crl",))
 SIGNING_CA = Ca.create("Signing CA", parent=Ca.create("Publisher Root"))
@@ -169,6 +178,55 @@ async def test_unchanged_content_is_asked_for_by_its_validators(site: Site) -> N
     del site.host.etags[PATH]
     assert (await site.refresh()).detail == "the same content"
     assert len(await site.database.read(lambda c: history(c, "b"))) == 1
+
+
+async def test_file_in_the_place_of_what_was_fetched_is_not_taken_for_it(site: Site) -> None:
+    await site.add()
+    site.host.etags[PATH] = '"one"'
+    await site.refresh(write_p7b([ONE]))
+    taken = await site.refresher.take_file("b", write_p7b([TWO]))
+    assert taken.status is Status.SUCCESS
+    assert await site.trusted() == {TWO}
+    # The server has nothing newer, and says so when it is asked whole.
+    assert (await site.refresh()).status is Status.ROLLED_BACK
+    site.host.etags[PATH] = '"two"'
+    assert (await site.refresh(write_p7b([ONE, TWO]))).status is Status.SUCCESS
+
+
+async def test_versions_on_every_database(database: Database) -> None:
+    await install_bundle(database, "b", [ONE])
+    settings = Settings(url="https://localhost/", needs_approval=True)
+    await database.write(lambda c: change_bundle(c, "b", settings, NOW))
+    content = write_p7b([TWO])
+    arrival = Arrival(content, read_bundle(content, now=NOW), None, "file", "me")
+    staged = await database.write(lambda c: install(c, "b", arrival, now=NOW))
+    assert (staged.status, staged.number) == (Status.STAGED, 2)
+    await database.write(lambda c: approve(c, "b", 2, [TWO], actor="me", now=NOW))
+    assert await database.read(lambda c: anchors_in_force(c, "b")) == (TWO,)
+    assert await database.read(lambda c: content_of(c, "b", 2)) == content
+    newest, _ = await database.read(lambda c: history(c, "b"))
+    assert (newest.number, len(newest.added), len(newest.removed)) == (2, 1, 1)
+    assert await database.write(lambda c: claim_due(c, NOW, HOUR, limit=5)) == ["b"]
+    assert await database.write(lambda c: claim_due(c, NOW, HOUR, limit=5)) == []
+    await database.write(lambda c: remove_bundle(c, "b"))
+    assert await database.read(lambda c: anchors_in_force(c, "b")) == ()
+
+
+async def test_octets_of_old_versions_are_not_kept_for_ever(sqlite_database: Database) -> None:
+    await install_bundle(sqlite_database, "b", [ONE])
+
+    def more(c: sa.Connection) -> None:
+        for number in range(CONTENTS + 1):
+            content = write_p7b([TWO], str(number))
+            arrival = Arrival(content, read_bundle(content, now=NOW), None, "file", "me")
+            install(c, "b", arrival, now=NOW)
+
+    await sqlite_database.write(more)
+    assert len(await sqlite_database.read(lambda c: history(c, "b"))) == CONTENTS + 2
+    with pytest.raises(DirectError) as caught:
+        await sqlite_database.read(lambda c: content_of(c, "b", 1))
+    assert caught.value.reason is Reason.RESOURCE_NOT_FOUND
+    assert await sqlite_database.read(lambda c: content_of(c, "b", CONTENTS + 2))
 
 
 async def test_not_modified_without_having_asked_is_no_answer(site: Site) -> None:
