@@ -10,7 +10,10 @@ import httpx
 import pytest
 
 from certs.ports import Database
+from fhir_bridge import matching
 from fhir_bridge.api import create_app
+from fhir_bridge.socket_news import bindable, news_of
+from fhir_bridge.socket_tokens import issue_token
 from tests.unit.fhir_bridge.conftest import (
     ANNA,
     BASE,
@@ -90,3 +93,43 @@ async def test_messages_are_kept_found_and_changed(world: World) -> None:
     assert sent.status_code == 201, sent.text
     assert len(await entries(world, f"/Task?focus=Communication/{sent.json()['id']}")) == 1
     assert (await world.http.delete(url)).status_code == 204
+
+
+async def test_subscriptions_are_matched_and_told(world: World) -> None:
+    for channel in ({"type": "websocket"}, {"type": "email", "endpoint": f"mailto:{BEN}"}):
+        made = await world.http.post(
+            "/Subscription",
+            json={
+                "resourceType": "Subscription",
+                "status": "requested",
+                "reason": "x",
+                "criteria": "Communication?direction=inbound",
+                "channel": channel,
+            },
+        )
+        assert made.status_code == 201, made.text
+    mail = f"From: {BEN}\r\nTo: {ANNA}\r\nMessage-ID: <1@x.example>\r\n\r\nx\r\n"
+    received = await world.receive(mail.encode())
+    count, told = await world.database.write(lambda c: matching.match(c, NOW))
+    assert (count >= 3, len(told)) == (True, 2)
+    assert not await world.database.read(matching.anything_changed)
+    [by_mail] = await world.database.read(matching.owing)
+    owed = await world.database.read(lambda c: matching.first_owed(c, by_mail))
+    assert owed is not None
+    assert owed.resource == received
+    [by_socket] = told - {by_mail}
+    stored = await world.database.read(lambda c: matching.present(c, by_socket))
+    assert stored is not None
+    client = await world.database.read(lambda c: matching.subscriber_of(c, stored))
+    assert client is not None
+    token = await world.database.write(lambda c: issue_token(c, by_socket, client.id, NOW))
+    found = await world.database.read(lambda c: bindable(c, token, None, None, NOW))
+    assert found is not None
+    wanted = {(by_socket, client.id)}
+    news = await world.database.read(lambda c: news_of(c, wanted, NOW, NOW))
+    assert [n.event.resource for n in news[by_socket, client.id]] == [f"Communication/{received}"]
+    later = NOW + timedelta(hours=1)
+    await world.database.write(lambda c: matching.forget_old(c, later))
+    assert not (await world.database.read(lambda c: news_of(c, wanted, NOW, NOW)))[
+        by_socket, client.id
+    ]
