@@ -35,9 +35,9 @@ from gateway.policies import DomainPolicies
 from trust_bundles.anchors import Anchors, difference
 from trust_bundles.bundle_writer import write_p7b
 from trust_bundles.bundles import Settings, add_bundle, attach
-from trust_bundles.fetch import Fetched, Validators
+from trust_bundles.outcome import Fetched, Outcome, Validators
 from trust_bundles.policy import Direction
-from trust_bundles.refresh import Outcome, Refresher
+from trust_bundles.refresh import Refresher
 from trust_bundles.sets import AnchorSets
 
 __all__ = ["TrustRow", "measure_trust"]

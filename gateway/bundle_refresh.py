@@ -28,7 +28,8 @@ from gateway.config import Config
 from gateway.metrics import Metrics
 from trust_bundles.bundles import claim_due
 from trust_bundles.fetch import BundleClient
-from trust_bundles.refresh import Outcome, Refresher, Told
+from trust_bundles.outcome import Outcome
+from trust_bundles.refresh import Refresher, Told
 from trust_bundles.status import Status
 
 __all__ = ["AT_ONCE", "keep_bundles_fresh", "open_refresher"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 from urllib.parse import urljoin
@@ -23,9 +22,10 @@ import httpx
 from certs.errors import DirectError
 from certs.http_client import Resolver
 from trust_bundles.bundle import BUNDLE_OCTETS
+from trust_bundles.outcome import Fetched, Validators
 from trust_bundles.status import BundleError, Status
 
-__all__ = ["BundleClient", "Fetched", "Validators"]
+__all__ = ["BundleClient"]
 
 DEADLINE_S: Final = 60.0  # for everything, however slowly the octets come
 CONNECT_S: Final = 10.0
@@ -35,28 +35,6 @@ CONTEXT_S: Final = 600.0
 VALIDATOR_CHARACTERS: Final = 256
 _NOT_FOUND: Final = frozenset({httpx.codes.NOT_FOUND, httpx.codes.GONE})
 _ACCEPT: Final = "application/x-pkcs7-certificates, application/pkcs7-mime, */*;q=0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """What the server said names the content that it sent; sent back with the next request."""
-
-    etag: str | None = None
-    last_modified: str | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The conditions they make."""
-        conditions = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in conditions.items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """`content` None: not modified since the content that the validators name."""
-
-    content: bytes | None
-    validators: Validators
 
 
 class BundleClient:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -30,13 +29,13 @@ from certs.ports import Clock, Database
 from certs.revocation import judge
 from trust_bundles.bundle import Bundle, read_bundle
 from trust_bundles.bundles import StoredBundle, get_bundle
-from trust_bundles.fetch import Fetched, Validators
+from trust_bundles.outcome import Fetched, Outcome, Validators
 from trust_bundles.signature import Signature, issued_by, verify
 from trust_bundles.status import BundleError, Status
 from trust_bundles.tables import bundle
 from trust_bundles.versions import Arrival, Installed, install, known_version
 
-__all__ = ["BundleSource", "Issuers", "Outcome", "Refresher", "Revocations", "Told"]
+__all__ = ["BundleSource", "Issuers", "Refresher", "Revocations", "Told"]
 
 # After a failure: soon again, then ever later, up to the bundle's own interval.
 FIRST_RETRY: Final = timedelta(minutes=5)
@@ -67,19 +66,6 @@ class Issuers(Protocol):
     async def named_by(self, cert: x509.Certificate, now: datetime) -> Sequence[x509.Certificate]:
         """Return what is where `cert` says that its issuer's certificate is."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a refresh of bundle `name` came to. `number` None: no version was looked at."""
-
-    name: str
-    status: Status
-    detail: str | None = None
-    number: int | None = None
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    sha256: str | None = None
 
 
 # Told of each outcome within the transaction that records it.

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from cryptography import x509
@@ -22,9 +22,11 @@ from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
 from trust_bundles.bundle import Bundle
 from trust_bundles.bundles import StoredBundle, get_bundle
-from trust_bundles.signature import Signature
 from trust_bundles.status import BundleError, Status
 from trust_bundles.tables import bundle, bundle_anchor, bundle_version
+
+if TYPE_CHECKING:  # it brings path validation, which the command line seldom needs
+    from trust_bundles.signature import Signature
 
 __all__ = [
     "Arrival",

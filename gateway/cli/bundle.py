@@ -34,8 +34,8 @@ from gateway.clock import utc_now
 from trust_bundles import bundles as store
 from trust_bundles import versions
 from trust_bundles.bundles import Settings
+from trust_bundles.outcome import Outcome
 from trust_bundles.policy import Direction
-from trust_bundles.refresh import Outcome
 
 __all__ = ["bundles"]
 

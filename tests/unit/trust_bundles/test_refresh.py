@@ -36,8 +36,9 @@ from trust_bundles.bundles import (
     remove_bundle,
 )
 from trust_bundles.fetch import BundleClient
+from trust_bundles.outcome import Outcome
 from trust_bundles.policy import Direction
-from trust_bundles.refresh import Outcome, Refresher
+from trust_bundles.refresh import Refresher
 from trust_bundles.sets import anchors_for
 from trust_bundles.status import Status
 from trust_bundles.versions import (
