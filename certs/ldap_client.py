@@ -38,6 +38,11 @@ THREADS_PER_SERVER: Final = 4
 ATTRIBUTE: Final = "usercertificate"
 
 
+# RFC4511 4.1.9: operationsError, timeLimitExceeded, busy, unavailable, other. Any other refusal,
+# such as of access, is an answer that will be the same the next time.
+_PASSING: Final = frozenset({1, 3, 51, 52, 80})
+
+
 class LdapClient:
     """A pool of threads for LDAP searches. Close it to end them.
 
@@ -80,6 +85,7 @@ class _Search:
     def __init__(self, address: str, port: int, wanted: str) -> None:
         self._wanted = wanted
         self._socket: _Metered | None = None
+        self._refused: str | None = None
         # T-42: no schema and no rootDSE fetched on connecting; minimal servers fail on that.
         server = ldap3.Server(address, port, get_info=ldap3.NONE, connect_timeout=CONNECT_S)
         self._connection = ldap3.Connection(
@@ -102,12 +108,16 @@ class _Search:
             self._connection.open(read_server_info=False)
             self._socket = _Metered(self._connection.socket)
             self._connection.socket = self._socket
-            return tuple(self._values())
+            values = tuple(self._values())
         # The library lets out its own errors and, on answers that are not LDAP, Python's.
         except (LDAPException, OSError, ValueError, TypeError, IndexError, KeyError) as error:
             raise _unavailable(type(error).__name__) from None
         finally:
             self.abort()
+        # CD-006: nothing found where something was not answered is no absence.
+        if self._refused is not None and not values:
+            raise _unavailable(self._refused)
+        return values
 
     def abort(self) -> None:
         """End the connection; a thread that waits on it wakes with an error."""
@@ -137,9 +147,11 @@ class _Search:
     def _search(
         self, base: str, wanted: str, scope: Scope, attributes: Sequence[str]
     ) -> list[dict[str, Any]]:
-        _, _, response, _ = self._connection.search(
+        _, result, response, _ = self._connection.search(
             base, wanted, scope, attributes=attributes, size_limit=ENTRIES, time_limit=READ_S
         )
+        if result["result"] in _PASSING:
+            self._refused = result["description"]
         return [entry for entry in response or () if entry["type"] == "searchResEntry"]
 
 

@@ -78,7 +78,9 @@ async def make_agent(
         open_directory(
             resolver=resolver,
             allow_private=config.discovery.private_addresses,
+            dns_lifetime_s=config.discovery.timeout_s,
             archive=DatabaseArchive(database),
+            deadline_s=config.discovery.deadline_s,
         )
     )
     finder = (

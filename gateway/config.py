@@ -167,7 +167,7 @@ class Discovery(_Section):
     """How recipients' certificates are found."""
 
     resolver: HostPort | None = Field(None, description="host:port; none: the system's resolver")
-    timeout_s: float = Field(5.0, gt=0, description="seconds for one query")
+    timeout_s: float = Field(8.0, gt=0, description="seconds for one DNS query")
     deadline_s: float = Field(30.0, gt=0, description="seconds for one recipient")
     cache: bool = Field(True, description="keep answers for their time to live")
     private_addresses: bool = Field(False, description="may LDAP, CRL and AIA be on private nets")

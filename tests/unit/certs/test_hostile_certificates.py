@@ -13,6 +13,7 @@ from cryptography import x509
 from certs.address import parse_address
 from certs.binding import binding_of
 from certs.cert_files import certificate_from, certificates_in
+from certs.cms.der import sequence
 from certs.dns_cert import certificates_from
 from certs.errors import DirectError, Reason
 from certs.evidence import Evidence, Found, Level
@@ -61,6 +62,24 @@ def test_certificate_whose_name_does_not_parse_is_none(part: str) -> None:
     with pytest.raises(DirectError) as caught:
         certificates_in(broken)
     assert caught.value.reason is Reason.CERTIFICATE_UNFIT
+
+
+@pytest.mark.parametrize("lost", ["not_before", "not_after"])
+def test_certificate_without_a_date_is_none(lost: str) -> None:
+    """AS-009: the official tool sends such."""
+    parsed = asn1_x509.Certificate.load(der(LEAF))
+    validity = parsed["tbs_certificate"]["validity"]
+    left = validity["not_after" if lost == "not_before" else "not_before"].dump()
+    body = parsed["tbs_certificate"]
+    fields = [body[number].dump() for number in range(len(body))]
+    fields[4] = sequence(left)
+    broken = sequence(
+        sequence(*fields),
+        parsed["signature_algorithm"].dump(),
+        parsed["signature_value"].dump(),
+    )
+    with pytest.raises(ValueError, match="pars"):
+        certificate_from(broken)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,49 @@ async def dribbling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         await asyncio.sleep(0.01)
 
 
+async def answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: int, code: int
+) -> None:
+    """Answer one request with a BindResponse (1) or a SearchResultDone (5) without words."""
+    request = await reader.read(1000)
+    number = request[2 : 4 + request[3]]  # its message ID, which the answer repeats
+    body = number + bytes([0x60 | kind, 7, 0x0A, 1, code, 4, 0, 4, 0])
+    writer.write(bytes([0x30, len(body)]) + body)
+
+
+def answering(code: int) -> Talk:
+    """Takes the anonymous bind, and answers the search of its rootDSE with `code`."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer, 1, 0)
+        await answer(reader, writer, 5, code)
+        await reader.read()
+
+    return talk
+
+
+@pytest.mark.parametrize("code", [1, 3, 51, 52, 80])
+async def test_server_that_is_busy_is_unavailable(code: int) -> None:
+    """T-42 and CD-006: a refusal that may pass is no absence."""
+    client = LdapClient()
+    async with server(answering(code)) as port:
+        with pytest.raises(DirectError) as caught:
+            await client.certificates("127.0.0.1", port, "a@d.example.org")
+    client.close()
+    assert caught.value.reason is Reason.DIRECTORY_UNAVAILABLE
+    words = caught.value.detail.removeprefix("LDAP: ")
+    assert words[0].islower()  # the server's, not the name of an error of ours
+
+
+@pytest.mark.parametrize("code", [0, 4, 10, 32, 50, 53])
+async def test_server_that_answers_with_nothing_has_nothing(code: int) -> None:
+    """T-42 and CD-046: also where its search is forbidden to strangers, for good."""
+    client = LdapClient()
+    async with server(answering(code)) as port:
+        assert await client.certificates("127.0.0.1", port, "a@d.example.org") == ()
+    client.close()
+
+
 @pytest.mark.parametrize("talk", [silent, closing, chatting, refusing, dribbling])
 async def test_server_that_misbehaves_is_unavailable_in_time(talk: Talk) -> None:
     async with server(talk) as port:
