@@ -61,7 +61,6 @@ def _security(base_url: str) -> JSON:
                 "extension": [{"url": "token", "valueUri": token_url}],
             }
         ],
-        "cors": True,
         "service": [
             {
                 "coding": [
@@ -97,9 +96,11 @@ def _resource(kind: ResourceType, terms: Terms) -> JSON:
     operations = operations_of(kind)
     if operations:
         described["operation"] = [_operation(operation, terms) for operation in operations]
+    # AuditEvents are the gateway's own trail, which has no index of these.
+    common = () if kind.name == "AuditEvent" else COMMON
     if "search-type" in kind.interactions:
         described["searchParam"] = [
-            _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *COMMON)
+            _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *common)
         ]
         references = [p.name for p in kind.parameters if p.kind is Kind.REFERENCE]
         if references:
