@@ -140,18 +140,26 @@ def change_bundle(
 
 
 @bundles.command("list")
-def list_bundles(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """List the bundles and how each last refresh went.
+def list_bundles(
+    owner: Annotated[str, typer.Option("--for", help="Only those this one itself trusts.")] = "",
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """List the bundles, who trusts them, and how each last refresh went.
 
-    Example: direct-gateway bundle list
+    Example: direct-gateway bundle list --for direct.example.org
     """
 
     async def work(site: Site) -> list[dict[str, object]]:
         def read(c: Connection) -> list[dict[str, object]]:
             counts = versions.counts_in_force(c)
+            uses: dict[str, list[str]] = {}
+            for use in store.list_uses(c, owner=owner or None):
+                uses.setdefault(use.bundle, []).append(use.owner)
             return [
                 {
                     "bundle": b.name,
+                    "for": uses.get(b.name, []),
                     "enabled": b.enabled,
                     "status": b.status.value,
                     "anchors": counts.get(b.name, 0),
@@ -162,11 +170,22 @@ def list_bundles(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> 
                     "url": b.settings.url,
                 }
                 for b in store.list_bundles(c)
+                if not owner or b.name in uses
             ]
 
         return await site.database.read(read)
 
-    columns = ("bundle", "enabled", "status", "anchors", "version", "staged", "checked", "next")
+    columns = (
+        "bundle",
+        "for",
+        "enabled",
+        "status",
+        "anchors",
+        "version",
+        "staged",
+        "checked",
+        "next",
+    )
     table("bundles", columns, on_site(config, work), as_json=as_json)
 
 

@@ -95,7 +95,8 @@ def test_life_of_a_signed_bundle(here: Installation, host: BundleHost) -> None:
     host.files["/atab"] = write_p7b([two])
     status, [refused] = exit_of(here, "bundle", "refresh")
     assert (status, refused["status"]) == (1, "unmatched-signature")
-    [listed] = here.json("bundle", "list")
+    [listed] = here.json("bundle", "list", "--for", DOMAIN)
+    assert listed["for"] == [DOMAIN]
     assert (listed["status"], listed["version"], listed["anchors"]) == ("unmatched-signature", 1, 1)
 
     host.files["/atab"] = write_p7m([two], signer, now=utc_now() + timedelta(minutes=1))
