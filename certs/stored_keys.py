@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from threading import Lock
@@ -27,7 +27,7 @@ from certs.errors import DirectError, Reason
 from certs.identity import Identity, PrivateKey, SoftwareKey
 from certs.keys import SELECT, described
 from certs.ports import Database
-from certs.tables import own_identity
+from certs.tables import UtcDateTime, own_identity
 
 __all__ = ["StoredKeys"]
 
@@ -63,15 +63,8 @@ class StoredKeys:
 
         The address's own, or its domain's where it has none: the narrower claim signs alone.
         """
-        table = own_identity.c
-        query = (
-            SELECT.where(table.subject.in_((address.key, address.domain)))
-            .where(table.signs, table.not_before <= now, table.not_after >= now)
-            .where(sa.or_(table.retired_at.is_(None), table.retired_at > now))
-            .where(sa.or_(table.sign_from.is_(None), table.sign_from <= now))
-            .where(sa.or_(table.sign_until.is_(None), table.sign_until > now))
-        )
-        rows = await self._rows(query)
+        values = {"the_key": address.key, "the_domain": address.domain, "now": now}
+        rows = await self._rows(_SIGNING, values)
         own = [row for row in rows if row["kind"] == Binding.ADDRESS.value]
         return await self._identities(own or rows)
 
@@ -82,15 +75,16 @@ class StoredKeys:
         """
         table = own_identity.c
         subjects = {name for address in addresses for name in (address.key, address.domain)}
-        query = SELECT.where(table.subject.in_(subjects)).where(table.decrypts)
+        query = _ordered(SELECT.where(table.subject.in_(subjects)).where(table.decrypts))
         if self._opens_since is not None:
             kept = table.retired_at > self._opens_since()
             query = query.where(sa.or_(table.retired_at.is_(None), kept))
-        return await self._identities(await self._rows(query))
+        return await self._identities(await self._rows(query, {}))
 
-    async def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
-        ordered = query.order_by(own_identity.c.kind, own_identity.c.not_before.desc())
-        return await self._database.read(lambda c: c.execute(ordered).mappings().all())
+    async def _rows(
+        self, query: sa.Select[Any], values: Mapping[str, object]
+    ) -> Sequence[sa.RowMapping]:
+        return await self._database.read(lambda c: c.execute(query, values).mappings().all())
 
     async def _identities(self, rows: Sequence[sa.RowMapping]) -> Sequence[Identity]:
         if all(row["id"] in self._opened for row in rows):
@@ -123,3 +117,21 @@ class StoredKeys:
             return SoftwareKey(open_any(envelope, self._known, context=context))
         self._known = self._keks()
         return SoftwareKey(open_any(envelope, self._known, context=context))
+
+
+def _ordered(query: sa.Select[Any]) -> sa.Select[Any]:
+    return query.order_by(own_identity.c.kind, own_identity.c.not_before.desc())
+
+
+def _signing(table: Any, now: Any) -> sa.Select[Any]:
+    """Return the question of every message; to build it anew would cost more than to ask it."""
+    return _ordered(
+        SELECT.where(table.subject.in_((sa.bindparam("the_key"), sa.bindparam("the_domain"))))
+        .where(table.signs, table.not_before <= now, table.not_after >= now)
+        .where(sa.or_(table.retired_at.is_(None), table.retired_at > now))
+        .where(sa.or_(table.sign_from.is_(None), table.sign_from <= now))
+        .where(sa.or_(table.sign_until.is_(None), table.sign_until > now))
+    )
+
+
+_SIGNING: Final = _signing(own_identity.c, sa.bindparam("now", type_=UtcDateTime))

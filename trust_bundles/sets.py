@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 from cryptography import x509
 
 from certs.address import DirectAddress
+from certs.tables import UtcDateTime
 from trust_bundles.anchors import Anchors
 from trust_bundles.policy import Direction
 from trust_bundles.tables import anchor, bundle, bundle_anchor, bundle_use
@@ -45,9 +47,8 @@ class AnchorSets:
         now: datetime,
     ) -> Anchors:
         """Return what `address` trusts in one direction at `now` (AS-080)."""
-        single = _single(anchor.c.sha256, address, direction, now)
-        bundled = _bundled(sa.func.coalesce(bundle.c.digest, ""), address, direction)
-        names = tuple(sorted(connection.execute(sa.union_all(single, bundled)).scalars()))
+        rows = connection.execute(_names(direction), _values(address, now))
+        names = tuple(sorted(rows.scalars()))
         if names not in self._sets:
             _bound(self._sets)
             self._sets[names] = anchors_for(connection, address, direction, now)
@@ -69,13 +70,15 @@ def anchors_for(
     connection: sa.Connection, address: DirectAddress, direction: Direction, now: datetime
 ) -> Anchors:
     """Return what `address` trusts in one direction at `now`, made anew from the database."""
-    single = _single(anchor.c.certificate, address, direction, now)
-    bundled = _bundled(bundle_anchor.c.certificate, address, direction).join(
+    single = _single(anchor.c.certificate, direction)
+    bundled = _bundled(bundle_anchor.c.certificate, direction).join(
         bundle_anchor, bundle_anchor.c.bundle == bundle.c.name
     )
     # The administrator's own come first: path building tries anchors of one name in this order.
-    found = dict.fromkeys(connection.execute(single.order_by(anchor.c.sha256)).scalars())
-    found |= dict.fromkeys(connection.execute(bundled.order_by(bundle_anchor.c.sha256)).scalars())
+    values = _values(address, now)
+    own = connection.execute(single.order_by(anchor.c.sha256), values)
+    others = connection.execute(bundled.order_by(bundle_anchor.c.sha256), values)
+    found = dict.fromkeys([*own.scalars(), *others.scalars()])
     return Anchors(x509.load_der_x509_certificate(der) for der in found)
 
 
@@ -87,50 +90,62 @@ def sources_of(
     now: datetime,
 ) -> Sequence[tuple[str, str | None]]:
     """Return by whom and by which bundle (None: by itself) `address` has this anchor."""
-    single = _single(anchor.c.owner, address, direction, now).where(anchor.c.sha256 == sha256)
+    values = _values(address, now)
+    single = _single(anchor.c.owner, direction).where(anchor.c.sha256 == sha256)
     bundled = (
         sa.select(bundle_use.c.owner, bundle_use.c.bundle)
         .join(bundle, bundle.c.name == bundle_use.c.bundle)
         .join(bundle_anchor, bundle_anchor.c.bundle == bundle.c.name)
-        .where(_attached(address, direction), bundle_anchor.c.sha256 == sha256)
+        .where(_attached(direction), bundle_anchor.c.sha256 == sha256)
         .order_by(bundle_use.c.bundle)
     )
-    owners: list[tuple[str, str | None]] = [(o, None) for o in connection.execute(single).scalars()]
-    return [*owners, *((row.owner, row.bundle) for row in connection.execute(bundled))]
+    own = connection.execute(single, values).scalars()
+    owners: list[tuple[str, str | None]] = [(owner, None) for owner in own]
+    return [*owners, *((row.owner, row.bundle) for row in connection.execute(bundled, values))]
 
 
-def _single(
-    column: sa.Column[Any], address: DirectAddress, direction: Direction, now: datetime
-) -> sa.Select[Any]:
+@cache
+def _names(direction: Direction) -> sa.CompoundSelect[Any]:
+    """Return the question of every message; to build it anew would cost more than to ask it."""
+    single = _single(anchor.c.sha256, direction)
+    return sa.union_all(single, _bundled(sa.func.coalesce(bundle.c.digest, ""), direction))
+
+
+def _single(column: sa.Column[Any], direction: Direction) -> sa.Select[Any]:
     begins, ends = anchor.c.trusted_from, anchor.c.trusted_until
     return sa.select(column).where(
-        anchor.c.owner.in_((address.key, address.domain)),
+        anchor.c.owner.in_(_OWNERS),
         anchor.c[direction.value],
         anchor.c.enabled,
-        begins.is_(None) | (begins <= now),
-        ends.is_(None) | (ends > now),
+        begins.is_(None) | (begins <= _NOW),
+        ends.is_(None) | (ends > _NOW),
     )
 
 
-def _bundled(
-    column: sa.ColumnElement[Any], address: DirectAddress, direction: Direction
-) -> sa.Select[Any]:
+def _bundled(column: sa.ColumnElement[Any], direction: Direction) -> sa.Select[Any]:
     return (
         sa.select(column)
         .select_from(bundle_use)
         .join(bundle, bundle.c.name == bundle_use.c.bundle)
-        .where(_attached(address, direction))
+        .where(_attached(direction))
     )
 
 
-def _attached(address: DirectAddress, direction: Direction) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        bundle_use.c.owner.in_((address.key, address.domain)),
-        bundle_use.c[direction.value],
-        bundle.c.enabled,
-    )
+def _attached(direction: Direction) -> sa.ColumnElement[bool]:
+    return sa.and_(bundle_use.c.owner.in_(_OWNERS), bundle_use.c[direction.value], bundle.c.enabled)
+
+
+def _values(address: DirectAddress, now: datetime) -> dict[str, object]:
+    return {"the_key": address.key, "the_domain": address.domain, "now": now}
 
 
 def _bound(sets: dict[Any, Anchors]) -> None:
     if len(sets) >= SETS:
         del sets[next(iter(sets))]
+
+
+_NOW: Final = sa.bindparam("now", type_=UtcDateTime)
+_OWNERS: Final[Sequence[sa.BindParameter[str]]] = (
+    sa.bindparam("the_key"),
+    sa.bindparam("the_domain"),
+)
