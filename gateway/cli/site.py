@@ -6,9 +6,9 @@ Talks to the file system, the database and the terminal.
 from __future__ import annotations
 
 import asyncio
+import stat
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
@@ -32,13 +32,12 @@ from gateway.cli.common import (
 from gateway.clock import utc_now
 from gateway.config import load
 from gateway.config_sample import describe
+from gateway.expiry import expiring
 from gateway.initialise import initialise
 from gateway.logs import log_to
 from gateway.trust_check import Finding, check_trust
 
 __all__ = ["check", "init", "serve"]
-
-EXPIRES_SOON: Final = timedelta(days=30)
 
 _SAMPLE: Final = """\
 # direct-gateway: every setting and its default is shown by `direct-gateway init --sample`.
@@ -120,6 +119,7 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
 
         names, own, trust = await site.database.read(read)
         rows = [_row("configuration", "ok", str(config)), _row("database", "ok", "readable")]
+        rows.append(await asyncio.to_thread(_check_folder, site))
         if not names:
             rows.append(_row("domains", "fail", "none: direct-gateway domain add NAME"))
         for name in names:
@@ -132,19 +132,27 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: Json = False) -> None:
 
 
 def _check_domain(site: Site, name: str, own: Sequence[OwnIdentity]) -> Iterator[dict[str, object]]:
-    here = [o for o in own if o.subject.rpartition("@")[2] == name and o.retired_at is None]
-    live = [o for o in here if _valid(site, o)]
+    here = [o for o in own if o.subject.rpartition("@")[2] == name and not o.is_retired(site.now)]
+    live = [o for o in here if o.is_valid(site.now)]
     if not live:
         yield _row(f"{name}: certificate", "fail", "none valid: direct-gateway cert import")
+    elif not any(o.signs(site.now) for o in live):
+        yield _row(f"{name}: certificate", "fail", "none signs now: direct-gateway cert list")
+    elif not any(o.is_published(site.now) for o in live):
+        yield _row(f"{name}: certificate", "fail", "none to be encrypted to: cert list")
+    soon = {one.own.id for one in expiring(here, site.now)}
     for identity in live:
         left = identity.certificate.not_valid_after_utc - site.now
-        verdict = "warn" if left < EXPIRES_SOON else "ok"
+        verdict = "warn" if identity.id in soon else "ok"
         yield _row(f"{name}: certificate", verdict, f"{identity.subject}: {left.days} days left")
 
 
-def _valid(site: Site, identity: OwnIdentity) -> bool:
-    certificate = identity.certificate
-    return certificate.not_valid_before_utc <= site.now <= certificate.not_valid_after_utc
+def _check_folder(site: Site) -> dict[str, object]:
+    folder = site.config.gateway.data
+    if folder.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH | stat.S_IWOTH):
+        detail = f"{folder} is open to every user of this machine: chmod o-rwx {folder}"
+        return _row("data folder", "fail", detail)
+    return _row("data folder", "ok", str(folder))
 
 
 def _row(what: str, verdict: str, detail: str) -> dict[str, object]:
