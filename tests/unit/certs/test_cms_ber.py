@@ -217,11 +217,12 @@ def test_an_element_may_not_leave_its_container() -> None:
     reader.enter(der.SEQUENCE)
     with pytest.raises(DirectError, match="runs over the end"):
         reader.element(100)
-    # Nor by its header alone, whose length is indefinite.
-    reader = Reader([b"\x30\x01\x30\x80\x00\x00"])
-    reader.enter(der.SEQUENCE)
-    with pytest.raises(DirectError, match="runs over the end"):
-        reader.element(100)
+    # Nor by its header alone, be it empty or of indefinite length.
+    for data in (b"\x30\x01\x04\x00", b"\x30\x01\x30\x80\x00\x00"):
+        reader = Reader([data])
+        reader.enter(der.SEQUENCE)
+        with pytest.raises(DirectError, match="runs over the end"):
+            reader.element(100)
 
 
 def test_segments_go_on_after_a_nested_string() -> None:

@@ -139,6 +139,26 @@ def test_gcm() -> None:
     assert opened(auth_enveloped(after=unauthenticated)) == CONTENT
 
 
+@pytest.mark.parametrize("cipher", ["cbc", "gcm"])
+def test_pieces_that_grow_bit_by_bit(cipher: str) -> None:
+    kind = ContentEncryption.AES256_CBC if cipher == "cbc" else ContentEncryption.AES256_GCM
+    content = os.urandom(20_000)
+    made = Envelope(
+        len(content),
+        recipients=[BOB.certificate],
+        cipher=kind,
+        transport=KeyTransport.RSA_OAEP_SHA256,
+    )
+    data = b"".join(bytes(piece) for piece in made.encrypt([content]))
+    for step in (1, 5, 13, 16, 17, 31):
+        at, pieces = 0, []
+        while at < len(data):
+            size = 600 + step * len(pieces)
+            pieces.append(data[at : at + size])
+            at += size
+        assert opened(pieces) == content
+
+
 def test_more_than_an_authenticated_envelope_has() -> None:
     expected = (Reason.MESSAGE_MALFORMED, "a container has more elements than its type")
     assert refusal(auth_enveloped(after=der.NULL)) == expected

@@ -103,6 +103,7 @@ def test_several_algorithms_are_all_named() -> None:
     )
     transports = "ecdh-p384+rsa-oaep-sha256+x25519"
     assert made == Algorithms("sha256+sha512", "rsa+ed25519", "aes256-cbc", transports)
+    assert unseal(seal()).unsealed.algorithms.signature == "ecdsa"
 
 
 def test_mixed_recipients_each_open_the_same_envelope() -> None:
