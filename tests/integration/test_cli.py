@@ -83,6 +83,7 @@ def test_an_installation_is_set_up_verb_by_verb(tmp_path: Path, stranger: Strang
     p12.write_bytes(pkcs12_of(stranger.identity(USER), password="correct"))
     password = here.folder / "pw"
     password.write_text("wrong\n")
+    password.chmod(0o600)
     importing = ("cert", "import", p12, "--for", USER, "--password-file", password)
     assert here.run(*importing, check=False).returncode == 2
     password.write_text("correct\n")
