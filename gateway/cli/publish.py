@@ -19,6 +19,7 @@ from certs import keys
 from certs.address import DirectAddress, parse_address, parse_domain
 from certs.binding import Binding
 from certs.errors import DirectError
+from certs.issuers import sha256_of
 from certs.keys import OwnIdentity
 from gateway.cli import cert
 from gateway.cli.common import DEFAULT_CONFIG, ConfigPath, Site, fail, on_site, read_file
@@ -76,10 +77,17 @@ def publish(
             ldap=[LdapService(*parse_host_port(server)) for server in ldap or ()],
         )
 
+    async def told(site: Site) -> None:
+        prints = " ".join(sha256_of(one).hex() for _, one in publication.certificates)
+        await site.database.write(
+            lambda c: site.audit(c, "certificates-published", domain, new=f"{push} {prints}")
+        )
+
     publication = on_site(config, work)
     try:
         if push:
             _push(publication, push, tsig_name, tsig_file)
+            on_site(config, told)
         elif form is Format.LDIF:
             typer.echo(ldif(publication, suffix=suffix or f"dc={domain.replace('.', ',dc=')}"))
         else:
