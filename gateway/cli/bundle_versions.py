@@ -227,7 +227,14 @@ def approve(
     """
 
     def work(c: Connection, site: Site) -> Change:
-        anchors = _anchors(c, site, name, version)
+        # Imported here, for it brings path validation: the other verbs do not need it.
+        from trust_bundles.signature import verify
+
+        read = read_bundle(versions.content_of(c, name, version), now=site.now)
+        # Its signer may have run out, or another may be configured, since it came.
+        signers = store.get_bundle(c, name).settings.signer_certificates
+        verify(read.envelope, signers, now=site.now)
+        anchors = read.anchors
         done = versions.approve(c, name, version, anchors, actor=actor(), now=site.now)
         shown = {
             "bundle": name,

@@ -151,6 +151,12 @@ def test_what_is_approved_is_what_was_looked_at(here: Installation) -> None:
     [changed] = here.json("bundle", "diff", "slow")["changed_key"]
     assert changed["subject"] == anew.certificate.subject.rfc4514_string()
     assert "changed key: 0" in here.run("bundle", "diff", "slow", "--file", first).stdout
+    # Whoever must sign by now has not signed what waits.
+    publisher = written(here, "publisher.pem", pem(anew.certificate))
+    here.run("bundle", "change", "slow", "--signer", publisher)
+    unsigned = here.run("bundle", "approve", "slow", "2", check=False)
+    assert (unsigned.returncode, "unmatched-signature" in unsigned.stderr) == (2, True)
+    here.run("bundle", "change", "slow", "--no-signer")
     # The old one again: told apart from a publisher's own change, and taken only on demand.
     here.run("bundle", "approve", "slow", "2")
     status, [back] = exit_of(here, "bundle", "refresh", "slow", "--file", first)
