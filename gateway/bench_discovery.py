@@ -46,6 +46,7 @@ AT_ONCE: Final = 100
 REPEATS: Final = 200
 REVOKED: Final = 200_000
 LISTS: Final = 5
+ROUNDS: Final = 5
 _NOW: Final = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 _VALIDITY: Final = Validity(_NOW - timedelta(days=30), _NOW + timedelta(days=365))
 
@@ -99,22 +100,18 @@ async def _cached(live: LiveDirectory, address: DirectAddress) -> DiscoveryRow:
 
 
 def _verdicts(evidence: Evidence, anchors: Anchors) -> Sequence[DiscoveryRow]:
-    def judge(cache: VerdictCache | None) -> float:
-        start = time.process_time()
-        for _ in range(REPEATS):
-            decide(
-                evidence.address,
-                evidence,
-                anchors,
-                purpose=Purpose.ENCRYPT,
-                now=_NOW,
-                cache=cache,
-            )
-        return (time.process_time() - start) / REPEATS * 1e6
+    def judge(cache: VerdictCache | None) -> object:
+        return decide(
+            evidence.address, evidence, anchors, purpose=Purpose.ENCRYPT, now=_NOW, cache=cache
+        )
+
+    def best_us(cache: VerdictCache | None) -> float:
+        # Whatever else the machine does comes on top: the best of a few rounds is the work itself.
+        return min(_cpu_us(lambda: judge(cache), REPEATS) for _ in range(ROUNDS))
 
     cache = VerdictCache()
     judge(cache)
-    first, again = judge(None), judge(cache)
+    first, again = best_us(None), best_us(cache)
     return [_row("path verdict, first", first, 5000), _row("path verdict, cached", again, 20)]
 
 
