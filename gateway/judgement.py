@@ -178,8 +178,6 @@ def _check_unsealed(unsealed: Unsealed, policy: CertificatePolicy) -> None:
         raise DirectError(Reason.MESSAGE_MALFORMED, "the message is not wrapped")
     if unsealed.compressed and not policy.inflated_octets:
         raise refused("the message is compressed")
-    if unsealed.compressed and not policy.inflated_octets:
-        raise DirectError(Reason.ALGORITHM_REFUSED, "the message is compressed")
     permit_content_encryption(ContentEncryption(unsealed.algorithms.content_encryption), policy)
     for signer in unsealed.signers:
         permit_digest(Digest(signer.digest), policy)

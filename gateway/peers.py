@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from gateway.transfer import base64_octets
 
 __all__ = ["Peer", "Peers", "octets_at_most"]

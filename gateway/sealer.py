@@ -22,8 +22,8 @@ from gateway.outcomes import Sealed, Task
 from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore
 from gateway.scratch import scratch
+from gateway.seal_options import SealOptions
 from gateway.sealing import Copy, seal_copies
-from gateway.smime import SealOptions
 from gateway.unsealed import Algorithms
 from trust_bundles.decision import Decision
 

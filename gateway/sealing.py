@@ -21,7 +21,7 @@ from certs.ports import Writable
 from gateway import smime
 from gateway.message import header_of, outer_header, prepare
 from gateway.peers import SIZE_OCTETS, octets_at_most
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from gateway.unsealed import Algorithms
 
 __all__ = ["Copy", "seal_copies"]

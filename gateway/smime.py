@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 
 from certs.cms import der
-from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
+from certs.cms.algorithms import Digest
 from certs.cms.ber import Octets
 from certs.cms.enveloped import Envelope
 from certs.cms.signed import Signed, digests_for, sign
@@ -31,13 +31,15 @@ from certs.policy import CertificatePolicy
 from certs.ports import Writable
 from gateway.ahead import WORTHWHILE_OCTETS, ahead
 from gateway.opening import Opening
+from gateway.seal_options import SealOptions
 from gateway.transfer import base64_lines, base64_octets
 from gateway.unsealed import Algorithms, Reading, Unsealed
 
-__all__ = ["SealOptions", "seal", "sealed_octets", "unseal"]
+__all__ = ["seal", "sealed_octets", "unseal"]
 
 _CHUNK_OCTETS: Final = 192 * 1024
 _POLICY: Final = CertificatePolicy()
+_OPTIONS: Final = SealOptions()
 
 # AS-021: the whole message is the signed entity.
 _WRAPPER: Final = b"Content-Type: message/rfc822\r\n\r\n"
@@ -61,16 +63,6 @@ _ENVELOPE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SealOptions:
-    """How to secure a message for one peer; the defaults suit every accredited one (K-08)."""
-
-    digest: Digest = Digest.SHA256
-    content_encryption: ContentEncryption = ContentEncryption.AES256_CBC
-    key_transport: KeyTransport = KeyTransport.RSA_OAEP_SHA256
-    pss: bool = False
-
-
 def seal(
     content: BinaryIO,
     out: Writable,
@@ -80,7 +72,7 @@ def seal(
     recipients: Sequence[x509.Certificate],
     boundary: str,
     now: datetime,
-    options: SealOptions = SealOptions(),
+    options: SealOptions = _OPTIONS,
 ) -> Algorithms:
     """Write `content`, a whole prepared message, wrapped, signed and encrypted, to `out`.
 
@@ -114,7 +106,7 @@ def sealed_octets(
     recipients: Sequence[x509.Certificate],
     boundary: str,
     now: datetime,
-    options: SealOptions = SealOptions(),
+    options: SealOptions = _OPTIONS,
 ) -> int:
     """Return how long at most `seal` makes a message of `size` octets; no private key is used.
 

@@ -24,6 +24,7 @@ from gateway import dsn, mdn, smime
 from gateway.layers import layers_of
 from gateway.message import facts_of, header_of, outer_header, prepare
 from gateway.multipart import Window
+from gateway.seal_options import SealOptions
 from gateway.transfer import decoder_for
 from tests.helpers import cms_builder as cms
 from tests.helpers.pki import NOW, Ca
@@ -236,7 +237,7 @@ TARGETS = {
             _envelope_of(
                 seal(
                     recipients=[BOB.certificate],
-                    options=smime.SealOptions(content_encryption=ContentEncryption.AES128_GCM),
+                    options=SealOptions(content_encryption=ContentEncryption.AES128_GCM),
                 )
             ),
             _key_transport(),

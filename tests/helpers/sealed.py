@@ -11,7 +11,7 @@ from cryptography import x509
 from certs.identity import Identity
 from certs.policy import CertificatePolicy
 from gateway import smime
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from gateway.unsealed import Unsealed
 from tests.helpers.pki import NOW, Ca
 

@@ -15,7 +15,7 @@ from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
 from certs.cms.names import issuer_and_serial
 from certs.cms.signed import sign
 from certs.identity import Identity
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from tests.helpers import cms_builder as cms
 from tests.helpers.pki import NOW, Ca
 from tests.helpers.sealed import BOUNDARY, MESSAGE, seal, unseal

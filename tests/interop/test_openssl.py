@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from tests.helpers.sealed import MESSAGE, ca, identity, seal, unseal
 from tests.interop.openssl import OpenSsl
 

@@ -16,7 +16,7 @@ from certs.cms.ber import Reader, children, octets
 from certs.errors import DirectError
 from gateway import smime
 from gateway.multipart import Window
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from gateway.transfer import base64_lines, base64_octets, decoder_for
 from tests.helpers.sealed import BOUNDARY, MESSAGE, identity, seal, unseal
 

@@ -11,7 +11,7 @@ from certs.cms.algorithms import ContentEncryption
 from certs.cms.names import key_identifier
 from certs.policy import CertificatePolicy
 from gateway.layers import Layers, layers_of
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from tests.helpers import cms_builder as cms
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import MESSAGE, identity, seal

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from certs.cms.algorithms import ContentEncryption, Digest, KeyTransport
 from gateway.peers import Peer, Peers, octets_at_most
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from tests.helpers.sealed import MESSAGE, identity, seal
 
 CBC, GCM = ContentEncryption.AES256_CBC, ContentEncryption.AES256_GCM

@@ -15,7 +15,7 @@ from certs.cms.enveloped import decrypt
 from certs.errors import DirectError, Reason
 from certs.policy import CertificatePolicy
 from gateway import smime
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from gateway.unsealed import Algorithms
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import BOUNDARY, MESSAGE, OUTER, identity, seal, unseal

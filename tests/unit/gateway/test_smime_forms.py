@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from certs.cms import der
 from certs.cms.algorithms import Digest
 from certs.errors import DirectError
-from gateway.smime import SealOptions, seal
+from gateway.seal_options import SealOptions
+from gateway.smime import seal
 from tests.helpers import cms_builder as cms
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import BOUNDARY, MESSAGE, OUTER, Opened, identity, unseal

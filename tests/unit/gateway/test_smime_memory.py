@@ -12,7 +12,7 @@ import pytest
 from certs.cms.algorithms import ContentEncryption
 from gateway import smime
 from gateway.message import prepare
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from tests.helpers import cms_builder as cms
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import BOUNDARY, MESSAGE, OUTER, identity

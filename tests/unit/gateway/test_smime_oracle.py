@@ -17,7 +17,7 @@ from certs.cms.names import issuer_and_serial
 from certs.errors import DirectError, Reason
 from certs.identity import Identity, PrivateKey
 from gateway import smime
-from gateway.smime import SealOptions
+from gateway.seal_options import SealOptions
 from tests.helpers import cms_builder as cms
 from tests.helpers.sealed import MESSAGE, identity, seal, unseal
 
