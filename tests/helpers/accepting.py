@@ -26,6 +26,7 @@ from certs.errors import DirectError
 from certs.ids import new_id
 from gateway import audit, messages
 from gateway.database import SqlDatabase
+from gateway.logs import log_to
 from gateway.messages import Direction, MessageState, NewMessage, Source
 from gateway.queue import Job, NewJob
 from gateway.spool import INLINE_OCTETS, SpoolBodies
@@ -158,4 +159,5 @@ def _tell(line: str) -> None:
 
 
 if __name__ == "__main__":
+    log_to(sys.stderr, "error")  # standard output is for what is durable
     asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
