@@ -125,9 +125,9 @@ async def _row(client: ProcessPoolExecutor, name: str, stored: int, run: _Run) -
         request=name,
         stored=stored,
         requests=run.count,
-        cpu_ms=cpu / run.count * 1000,
-        p50_ms=took[len(took) // 2] * 1000,
-        p99_ms=took[len(took) * 99 // 100] * 1000,
+        cpu_ms=round(cpu / run.count * 1000, 2),
+        p50_ms=round(took[len(took) // 2] * 1000, 2),
+        p99_ms=round(took[len(took) * 99 // 100] * 1000, 2),
     )
 
 
@@ -166,10 +166,10 @@ async def _attachment(client: ProcessPoolExecutor, hisp: Hisp) -> Sequence[FhirM
         rows.append(
             FhirMemoryRow(
                 request=f"{name} an attachment",
-                size_mb=ATTACHMENT_OCTETS / 1e6,
-                extra_mb=watched.extra / 1e6,
-                cpu_ms=watched.cpu_s * 1000,
-                took_ms=watched.took_s * 1000,
+                size_mb=round(ATTACHMENT_OCTETS / 1e6, 1),
+                extra_mb=round(watched.extra / 1e6, 2),
+                cpu_ms=round(watched.cpu_s * 1000, 1),
+                took_ms=round(watched.took_s * 1000, 1),
             )
         )
     return rows

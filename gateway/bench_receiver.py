@@ -15,6 +15,7 @@ from typing import Final
 from gateway.acceptance import SmtpReception
 from gateway.clock import utc_now
 from gateway.database import SqlDatabase
+from gateway.logs import log_to
 from gateway.ports import Role
 from gateway.smtp_in import Limits, Listener
 from gateway.spool import SpoolBodies
@@ -62,4 +63,5 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
+    log_to(sys.stderr, "error")  # standard output is the parent's, who reads two lines
     asyncio.run(receive(Path(sys.argv[1])))

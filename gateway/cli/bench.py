@@ -45,7 +45,9 @@ def bench(
     from gateway.bench_smtp import measure_smtp
     from gateway.bench_trust import measure_trust
 
-    agent = measure(QUICK_SIZES if quick else SIZES, 3 if quick else 7)
+    repeats = 3 if quick else 9
+    agent = measure(QUICK_SIZES if quick else SIZES, repeats)
+    agent += measure((100_000,), repeats, recipients=10)
     accept = [asdict(row) for row in measure_smtp(QUICK_ACCEPTS if quick else ACCEPTS)]
     whole = [asdict(row) for row in measure_gateway(QUICK_MESSAGES if quick else MESSAGES)]
     discovery = [asdict(row) for row in asyncio.run(measure_discovery(100 if quick else 1000))]
