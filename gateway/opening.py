@@ -46,6 +46,8 @@ __all__ = ["Opening"]
 
 # Below what the C library gives back to the system, and asks for again, with every piece.
 _CHUNK_OCTETS: Final = 96 * 1024
+# Two threads pay for each piece that they hand over.
+_LARGE_CHUNK_OCTETS: Final = 192 * 1024
 _SIGNATURE_OCTETS: Final = 4 * 1024 * 1024
 _PREAMBLE_OCTETS: Final = 1024
 _BOUNDARY_OCTETS: Final = 256  # RFC2046 5.1.1 says 70; longer ones are read
@@ -91,7 +93,8 @@ class Opening:
         message.seek(0)
         outer = parse_header(read_header(message))
         _must_be_envelope(media_type(outer))
-        body = _decoded(_chunks(message), transfer_encoding(outer))
+        chunk = _LARGE_CHUNK_OCTETS if self._large else _CHUNK_OCTETS
+        body = _decoded(_chunks(message, chunk), transfer_encoding(outer))
         decryption = decrypt(body, self._identities, self._policy)
         content = _Framed(decryption.content)
         try:
@@ -292,8 +295,8 @@ def _signature(part: bytes) -> bytes:
     return b"".join(_decoded(window.remaining(), transfer_encoding(fields)))
 
 
-def _chunks(message: BinaryIO) -> Iterator[bytes]:
-    while chunk := message.read(_CHUNK_OCTETS):
+def _chunks(message: BinaryIO, size: int) -> Iterator[bytes]:
+    while chunk := message.read(size):
         yield chunk
 
 
