@@ -53,6 +53,7 @@ message_size_limit = 102400000
 virtual_mailbox_limit = 0
 minimal_backoff_time = 1s
 queue_run_delay = 1s
+transport_retry_time = 1s
 {extra}
 """
 
