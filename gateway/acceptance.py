@@ -31,6 +31,7 @@ from gateway.header import HEADER_OCTETS, parse_header, read_header
 from gateway.message import Facts, facts_of
 from gateway.messages import Direction, Kind, NewMessage, Source
 from gateway.notification import kind_of
+from gateway.notify import Notify
 from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore, Envelope, Role, Session, StoredBody
 from gateway.queue import NewJob
@@ -169,7 +170,7 @@ class SmtpReception:
             new = await self._submitted(session, envelope, content, now)
         else:
             new = await _relayed(session, envelope, content, now)
-        accepted = await _commit(self._database, new, now)
+        accepted = await self._commit(new, now)
         _log.info(
             "message accepted", message=str(accepted), by=session.role.value, size=content.size
         )
@@ -207,10 +208,18 @@ class SmtpReception:
             wants_dispatched=mdn.wants_dispatched(facts.notification_options),
             dedupe_key=dedupe_key(envelope, facts.message_id, body),
             envelope_id=envelope.envelope_id,
-            silent=envelope.silent,
+            wishes=envelope.wishes,
             # DN-008: nobody answers a notification.
             due_at=now + self._windows.of(facts.author.domain) if kind is Kind.MESSAGE else None,
         )
+
+    async def _commit(self, new: NewMessage, now: datetime) -> UUID:
+        kind = "outgoing" if new.direction is Direction.OUTGOING else "incoming"
+        jobs = [first_job(kind, new, now)]
+        if any(Notify.DELAY in wish.notify for wish in new.wishes.values()):
+            jobs.append(first_job("delayed", new, now + self._windows.delay))
+        accepted, _ = await self._database.write(lambda c: messages.accept(c, new, jobs, now))
+        return accepted
 
     async def _may_send(self, session: Session, address: DirectAddress | None) -> None:
         user = session.user
@@ -270,13 +279,6 @@ async def _relayed(
     )
 
 
-async def _commit(database: Database, new: NewMessage, now: datetime) -> UUID:
-    kind = "outgoing" if new.direction is Direction.OUTGOING else "incoming"
-    job = first_job(kind, new, now)
-    accepted, _ = await database.write(lambda c: messages.accept(c, new, [job], now))
-    return accepted
-
-
 def _local(connection: Connection, recipient: DirectAddress) -> tuple[bool, bool]:
     """Say whether we serve the address, and whether we serve its domain."""
     known = domains.is_local(connection, recipient)
@@ -301,5 +303,5 @@ def _check_hops(head: bytes) -> None:
 
 
 def first_job(kind: str, new: NewMessage, now: datetime) -> NewJob:
-    """Return the job that takes up a new message; `kind` is outgoing or incoming."""
+    """Return a job that takes up a new message at `now`: outgoing, incoming or delayed."""
     return NewJob(kind, {"message": str(new.id)}, now)

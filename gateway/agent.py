@@ -161,6 +161,7 @@ def _handlers(
         "outgoing": pipeline.outgoing,
         "incoming": pipeline.incoming,
         "report": edge.report,
+        "delayed": edge.delayed,
         "confirm": edge.confirm,
         "relay": edge.relay,
     }

@@ -188,6 +188,7 @@ class Tracking(_Section):
     """When a sender is told that a message failed."""
 
     window_s: float = Field(3600.0, gt=0, description="seconds to wait for a notification")
+    delay_s: float = Field(1800.0, gt=0, description="seconds until a DSN of delay, if asked for")
     relay_s: float = Field(2700.0, gt=0, description="seconds for our mail servers to take mail")
 
 
@@ -297,7 +298,11 @@ class Config(BaseSettings):
     def windows(self) -> Windows:
         """How long each of our domains waits for notifications."""
         by_domain = {name: timedelta(seconds=each) for name, each in self.windows_s.items()}
-        return Windows(timedelta(seconds=self.tracking.window_s), by_domain)
+        return Windows(
+            timedelta(seconds=self.tracking.window_s),
+            by_domain,
+            timedelta(seconds=self.tracking.delay_s),
+        )
 
     @property
     def on_sqlite(self) -> bool:

@@ -5,37 +5,42 @@ one kind of job.
 
 Standards:
     DN      DN-003, DN-006, DN-016, DN-020, DN-023 of the requirements
-    RFC3464 section 2, RFC5321 section 4.5.5 (the null reverse-path)
+    RFC3464 section 2, RFC3461 section 4.1, RFC5321 section 4.5.5 (the null reverse-path)
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from sqlalchemy import Connection
 
 from certs.address import DirectAddress, parse_address
-from certs.errors import DirectError
+from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from fhir_bridge.trust import Trust as TrustShown
 from gateway import messages, timeline
-from gateway.dsn import Failure
+from gateway.dsn import Action, Outcome
 from gateway.header import read_header
 from gateway.inbox import Arrival, Inbox, store
 from gateway.mdn import Disposition
 from gateway.message import facts_of
-from gateway.messages import Kind, Message, MessageState, NewMessage
+from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
 from gateway.notices import Notices
+from gateway.notify import Notify
 from gateway.outcomes import Task, load, must_go_on, send
 from gateway.ports import Attempt, BodyStore, Delivery, RetryAt, Sender
 from gateway.queue import Job
+from gateway.status import REPLIES, Reply
 from gateway.tracking import State
 from gateway.worker import Done, Result, Retry
 
 __all__ = ["EdgeDelivery"]
+
+_UNREACHED: Final = Reply(451, "4.4.1", "The recipient's system cannot be reached")
 
 
 class EdgeDelivery:
@@ -67,12 +72,20 @@ class EdgeDelivery:
         self._answer_by = answer_by
 
     async def report(self, job: Job) -> Result:
-        """Tell the author of a message, by DSN, which recipients failed and why."""
-        now = self._clock()
+        """Tell the author of a message, by DSN, what became of it, and why."""
         task = await self._database.read(lambda c: load(c, job))
-        failures = [_failure(item) for item in job.payload["failures"]]
+        return await self._tell(task, [_outcome(item) for item in job.payload["outcomes"]])
+
+    async def delayed(self, job: Job) -> Result:
+        """Tell the author of a message, who asked for it, which recipients have it not yet."""
+        task = await self._database.read(lambda c: load(c, job))
+        waiting = [_delayed(r) for r in task.recipients if _is_delayed(r)]
+        return await self._tell(task, waiting) if waiting else Done()
+
+    async def _tell(self, task: Task, outcomes: Sequence[Outcome]) -> Result:
+        now = self._clock()
         header = await self._header(task)
-        new, text = await self._notices.dsn(task.message, header, failures, now)
+        new, text = await self._notices.dsn(task.message, header, outcomes, now)
         return await self._bring(new, text, task.author, now)
 
     async def confirm(self, job: Job) -> Result:
@@ -185,5 +198,28 @@ def _answerable(message: Message) -> bool:
     return message.kind is Kind.MESSAGE and message.envelope_sender is not None
 
 
-def _failure(item: dict[str, Any]) -> Failure:
-    return Failure(parse_address(item["recipient"]), item["status"], item["text"])
+def _outcome(item: dict[str, Any]) -> Outcome:
+    return Outcome(
+        recipient=parse_address(item["recipient"]),
+        status=item["status"],
+        text=item["text"],
+        action=Action(item["action"]),
+        original=item["original"],
+    )
+
+
+def _is_delayed(recipient: Recipient) -> bool:
+    # RFC3464 2.3.3: what the next host has is not delayed any more, as far as we know.
+    return recipient.state == State.QUEUED.value and Notify.DELAY in recipient.wish.notify
+
+
+def _delayed(recipient: Recipient) -> Outcome:
+    waits_for = REPLIES[recipient.reason or Reason.BACKBONE_UNAVAILABLE] or _UNREACHED
+    return Outcome(
+        recipient=recipient.address,
+        status=waits_for.status,
+        text=waits_for.text,
+        action=Action.DELAYED,
+        original=recipient.wish.original,
+        until=recipient.due_at,
+    )

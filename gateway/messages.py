@@ -6,7 +6,7 @@ Talks to the database through the connection it is handed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final
@@ -18,6 +18,7 @@ from certs.address import DirectAddress, parse_address
 from certs.errors import Reason
 from gateway import audit, queue, spool
 from gateway.locks import lock
+from gateway.notify import USUAL_WISH, Wish, stored_wish, wish_of
 from gateway.ports import StoredBody
 from gateway.queue import NewJob
 from gateway.tables import message, recipient
@@ -99,7 +100,7 @@ class NewMessage:
     recipient_state: str = "queued"
     due_at: datetime | None = None  # when a recipient is late of whom nothing is heard
     envelope_id: str | None = None
-    silent: frozenset[DirectAddress] = frozenset()  # of whose failure no DSN is wanted
+    wishes: Mapping[DirectAddress, Wish] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class Recipient:
     processed_at: datetime | None
     dispatched_at: datetime | None
     due_at: datetime | None
-    silent: bool = False
+    wish: Wish = USUAL_WISH
 
 
 def accept(
@@ -207,7 +208,7 @@ def _recipient_rows(new: NewMessage, now: datetime) -> list[dict[str, object]]:
             "state": new.recipient_state,
             "updated_at": now,
             "due_at": new.due_at,
-            "silent": address in new.silent,
+            **stored_wish(new.wishes.get(address, USUAL_WISH)),
         }
         for ordinal, address in enumerate(dict.fromkeys(new.recipients))
     ]
@@ -256,12 +257,8 @@ def recipients_of(connection: sa.Connection, message_id: UUID) -> Sequence[Recip
 
 def late_recipients(connection: sa.Connection, *, now: datetime, limit: int) -> Sequence[Recipient]:
     """Return recipients whose `due_at` has come, longest due first."""
-    query = (
-        sa.select(*_RECIPIENT)
-        .where(recipient.c.due_at <= now)
-        .order_by(recipient.c.due_at)
-        .limit(limit)
-    )
+    is_due = recipient.c.due_at <= now
+    query = sa.select(*_RECIPIENT).where(is_due).order_by(recipient.c.due_at).limit(limit)
     return [_recipient(row) for row in connection.execute(query)]
 
 
@@ -359,6 +356,7 @@ def _recipient(row: sa.Row[Any]) -> Recipient:
     values = dict(row._mapping)
     values["address"] = parse_address(row.address)
     values["reason"] = row.reason and Reason.of(row.reason)
+    values["wish"] = wish_of(values.pop("notify"), values.pop("original_recipient"))
     return Recipient(**values)
 
 

@@ -98,9 +98,9 @@ class Notices:
         )
 
     async def dsn(
-        self, message: Message, header: bytes, failures: Sequence[dsn.Failure], now: datetime
+        self, message: Message, header: bytes, outcomes: Sequence[dsn.Outcome], now: datetime
     ) -> tuple[NewMessage, bytes]:
-        """Return a DSN that tells the author of `message` which recipients failed, and its text.
+        """Return a DSN that tells the author of `message` what became of it, and its text.
 
         `header` is the header of the message as it was submitted.
         """
@@ -109,10 +109,10 @@ class Notices:
         domain = original.author.domain
         postmaster = DirectAddress("postmaster", domain)
         message_id = f"<{identifier}@{domain}>"
-        text = dsn.failure(
+        text = dsn.build(
             original=original,
             original_header=header,
-            failures=failures,
+            outcomes=outcomes,
             reporting_mta=self._hostname,
             postmaster=postmaster,
             message_id=message_id,
@@ -130,7 +130,7 @@ class Notices:
             recipient=original.author,
             message_id=message_id,
             parent=message.id,
-            once=" ".join(sorted(f"{f.recipient.key} {f.status}" for f in failures)),
+            once=" ".join(sorted(_once(outcome) for outcome in outcomes)),
         )
         return new, text
 
@@ -201,6 +201,11 @@ class Notices:
             dedupe_key=key,
             parent=parent,
         )
+
+
+def _once(outcome: dsn.Outcome) -> str:
+    # A failure may follow a success of the modest kind, and both be told.
+    return f"{outcome.recipient.key} {outcome.action.value} {outcome.status}"
 
 
 def _as_sent(message: Message, header: bytes) -> Facts:

@@ -5,9 +5,9 @@ Pure: declarations only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import BinaryIO, Protocol
@@ -17,6 +17,7 @@ from certs.address import DirectAddress
 from certs.errors import Reason
 from certs.evidence import Evidence
 from certs.identity import Identity
+from gateway.notify import Wish
 
 __all__ = [
     "Attempt",
@@ -124,14 +125,14 @@ class Session:
 class Envelope:
     """The SMTP envelope. `sender` None is the null reverse-path (RFC5321 4.5.5).
 
-    `envelope_id` goes back in each DSN (RFC3461 ENVID). `silent` are the recipients of whose
-    failure the sender does not want to hear (RFC3461 NOTIFY without FAILURE).
+    `envelope_id` goes back in each DSN (RFC3461 ENVID). `wishes` has what the sender wants to
+    hear of each recipient, where that is not what is usual.
     """
 
     sender: DirectAddress | None
     recipients: tuple[DirectAddress, ...]
     envelope_id: str | None = None
-    silent: frozenset[DirectAddress] = frozenset()
+    wishes: Mapping[DirectAddress, Wish] = field(default_factory=dict)
 
 
 class RetryAt(Protocol):

@@ -6,6 +6,7 @@ audit event change in the caller's one transaction, so the sender hears of an ou
 Standards:
     DN-010 to DN-015 of the requirements: per recipient, one terminal outcome, late notices ignored
     AS-067  what is kept for each sent message
+    RFC3461 sections 4.1 and 5.2 (of what a sender at the mail edge is told)
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from certs.errors import Reason
 from fhir_bridge import records
 from fhir_bridge.delivery import RecipientState
 from gateway import audit, messages, queue, tracking
+from gateway.dsn import Action
 from gateway.messages import Kind, Message, MessageState, Recipient, Source
+from gateway.notify import Notify
 from gateway.queue import NewJob
 from gateway.status import REPLIES
 from gateway.tracking import Event, State
 
-__all__ = ["IGNORED", "Change", "advance", "announce", "subject_of"]
+__all__ = ["IGNORED", "Change", "advance", "announce", "outcome", "subject_of"]
 
 IGNORED: Final = "ignored"  # the outcome of what changed nothing, in the audit chain
 # The width of the column: the longest address does not fit in beside the id.
@@ -140,29 +143,50 @@ def _is_final(message: Message, state: State) -> bool:
 def _tell_author(
     connection: Connection, message: Message, applied: Sequence[Change], now: datetime
 ) -> None:
-    """Put the jobs that tell an edge user of final outcomes; DN-022: never of a notification's."""
+    """Put the jobs that tell an edge user of outcomes; DN-022: never of a notification's."""
     if message.kind is not Kind.MESSAGE or message.source is not Source.EDGE:
         return
     rows = {row.address: row for row in messages.recipients_of(connection, message.id)}
+    successes, failures = [], []
     for change in applied:
-        # DN-016: success is told to those who asked.
-        if message.wants_dispatched and rows[change.address].state == State.DISPATCHED.value:
+        row = rows[change.address]
+        action = _success(message, row)
+        if row.state == State.FAILED.value and Notify.FAILURE in row.wish.notify:
+            status = change.status or _status(change.reason)
+            failures.append(
+                outcome(row, Action.FAILED, status, change.text or _text(change.reason))
+            )
+        elif action is not None and Notify.SUCCESS in row.wish.notify:
+            # RFC3461 4.1; and DN-016 asks for one notice of a success, of whatever form.
+            successes.append(outcome(row, action, "2.0.0", _SUCCESSES[action]))
+        elif action is not None and message.wants_dispatched:
             payload = {"message": str(message.id), "recipient": str(change.address)}
             queue.put(connection, NewJob("confirm", payload, now), now)
-    failures = [
-        {
-            "recipient": str(change.address),
-            "status": change.status or _status(change.reason),
-            "text": change.text or _text(change.reason),
-        }
-        for change in applied
-        if State(rows[change.address].state) is State.FAILED
-        # RFC3461 4.1: NOTIFY without FAILURE.
-        and not rows[change.address].silent
-    ]
-    if failures:
-        report: dict[str, Any] = {"message": str(message.id), "failures": failures}
+    for outcomes in filter(None, (failures, successes)):
+        report: dict[str, Any] = {"message": str(message.id), "outcomes": outcomes}
         queue.put(connection, NewJob("report", report, now), now)
+
+
+def outcome(row: Recipient, action: Action, status: str, text: str) -> dict[str, str | None]:
+    """Return what a report is to tell of one recipient, as it stands in a job."""
+    return {
+        "recipient": str(row.address),
+        "action": action.value,
+        "status": status,
+        "text": text,
+        "original": row.wish.original,
+    }
+
+
+def _success(message: Message, row: Recipient) -> Action | None:
+    """Return the success that has come for this recipient and is the first of its kind, if any."""
+    if row.state == State.DISPATCHED.value:
+        told_before = row.processed_at is not None and not message.wants_dispatched
+        return None if told_before else Action.DELIVERED
+    # RFC3464 2.3.3: the recipient's system has it, and whether it tells of delivery is its affair.
+    # It may still tell of a failure, so that this is no final word (DN-006, DN-013).
+    modest = row.state == State.PROCESSED.value and not message.wants_dispatched
+    return Action.RELAYED if modest else None
 
 
 def _status(reason: Reason | None) -> str:
@@ -174,3 +198,9 @@ def _status(reason: Reason | None) -> str:
 def _text(reason: Reason | None) -> str:
     reply = REPLIES[reason] if reason else None
     return reply.text if reply else "The recipient's system reported a failure"
+
+
+_SUCCESSES: Final = {
+    Action.RELAYED: "Its delivery is not reported further, unless it fails",
+    Action.DELIVERED: "It is where the recipient reads it",
+}

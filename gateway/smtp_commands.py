@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from certs.address import DirectAddress, parse_address
+from gateway.notify import USUAL_WISH, Notify, Wish
 from gateway.status import CommandError, Reply
 
-__all__ = ["Mail", "Notify", "Rcpt", "parse_command", "parse_mail", "parse_rcpt"]
+__all__ = ["Mail", "Rcpt", "parse_command", "parse_mail", "parse_rcpt"]
 
 # RFC1870 4: at most 20 digits. RFC3461 4.4 and 4.2.
 SIZE_DIGITS: Final = 20
@@ -32,16 +32,8 @@ _SOURCE_ROUTE: Final = re.compile(r"@[^:\"]*:")
 _PARAMETER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
 # RFC3461 4
 _XTEXT: Final = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
+_ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
 _HEXCHAR: Final = re.compile(r"\+([0-9A-F]{2})")
-
-
-class Notify(Enum):
-    """When the sender wants to hear of a recipient (RFC3461 4.1)."""
-
-    NEVER = "NEVER"
-    SUCCESS = "SUCCESS"
-    FAILURE = "FAILURE"
-    DELAY = "DELAY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +47,10 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Rcpt:
-    """A RCPT command. Without NOTIFY the sender hears of failures (RFC3461 4.1)."""
+    """A RCPT command, and what the sender wishes to hear of this recipient."""
 
     recipient: DirectAddress
-    notify: frozenset[Notify] = frozenset({Notify.FAILURE})
+    wish: Wish = USUAL_WISH
 
 
 def parse_command(line: bytes) -> tuple[str, str]:
@@ -116,14 +108,12 @@ def parse_rcpt(argument: str, *, dsn: bool) -> Rcpt:
     """
     path, parameters = _split(argument, "TO")
     _refuse_utf8(parameters)
-    notify = "FAILURE"
+    wish = USUAL_WISH
     if dsn:
-        notify = parameters.pop("NOTIFY", notify)
-        original = parameters.pop("ORCPT", None)
-        _xtext(original, ORCPT_OCTETS, "ORCPT")
-        _require(original is None or ";" in original, "ORCPT")
+        notify = _notify(parameters.pop("NOTIFY", "FAILURE"))
+        wish = Wish(notify, _original(parameters.pop("ORCPT", None)))
     _nothing_left(parameters)
-    return Rcpt(recipient=_address(path), notify=_notify(notify))
+    return Rcpt(_address(path), wish)
 
 
 def _split(argument: str, keyword: str) -> tuple[str, dict[str, str]]:
@@ -164,6 +154,15 @@ def _notify(text: str) -> frozenset[Notify]:
     # RFC3461 4.1: NEVER stands alone.
     _require("NEVER" not in words or words == ["NEVER"], "NOTIFY")
     return frozenset(Notify(word) for word in words)
+
+
+def _original(text: str | None) -> str | None:
+    # RFC3461 4.2: addr-type ";" xtext; the first is an atom, and not encoded.
+    kind, semicolon, address = (text or "").partition(";")
+    if text is None:
+        return None
+    _require(bool(_ATOM.fullmatch(kind)) and bool(semicolon) and len(text) <= ORCPT_OCTETS, "ORCPT")
+    return f"{kind};{_xtext(address, ORCPT_OCTETS, 'ORCPT')}"
 
 
 def _xtext(text: str | None, octets: int, name: str) -> str | None:

@@ -24,9 +24,10 @@ from aiosmtpd import smtp as aiosmtpd
 
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
+from gateway.notify import USUAL_WISH, Wish
 from gateway.ports import BodySink, Envelope, Role, Session
 from gateway.smtp_auth import MECHANISMS, Credentials, exchange
-from gateway.smtp_commands import Mail, Notify, parse_command, parse_mail, parse_rcpt
+from gateway.smtp_commands import Mail, parse_command, parse_mail, parse_rcpt
 from gateway.smtp_connection import Service, SmtpConnection
 from gateway.smtp_intake import receive
 from gateway.status import CommandError, Reply
@@ -57,11 +58,11 @@ class _Transaction(aiosmtpd.Envelope):
     def __init__(self) -> None:
         super().__init__()
         self.mail: Mail | None = None
-        self.recipients: dict[DirectAddress, frozenset[Notify]] = {}
+        self.recipients: dict[DirectAddress, Wish] = {}
 
     def envelope(self, mail: Mail) -> Envelope:
-        silent = (r for r, notify in self.recipients.items() if Notify.FAILURE not in notify)
-        return Envelope(mail.sender, tuple(self.recipients), mail.envelope_id, frozenset(silent))
+        wishes = {to: wish for to, wish in self.recipients.items() if wish != USUAL_WISH}
+        return Envelope(mail.sender, tuple(self.recipients), mail.envelope_id, wishes)
 
 
 class SmtpServer(SmtpConnection):
@@ -217,7 +218,7 @@ class SmtpServer(SmtpConnection):
             # RFC5321 4.5.3.1.10
             raise CommandError(Reply(452, "4.5.3", "Too many recipients"))
         await _asked(self._reception.check_recipient(self._now(), rcpt.recipient))
-        recipients.setdefault(rcpt.recipient, rcpt.notify)
+        recipients.setdefault(rcpt.recipient, rcpt.wish)
         await self.say(Reply(250, "2.1.5", "Recipient OK"))
 
     async def smtp_DATA(self, arg: str | None) -> None:

@@ -153,7 +153,9 @@ recipient: Final = sa.Table(
     sa.Column("processed_at", UtcDateTime),
     sa.Column("dispatched_at", UtcDateTime),
     sa.Column("due_at", UtcDateTime),  # when it is late
-    sa.Column("silent", sa.Boolean, nullable=False),  # no DSN was wanted (RFC3461 4.1)
+    # RFC3461 4.1 and 4.2: of what a DSN is wanted (NULL: of failures), and the address in it
+    sa.Column("notify", _WORD),
+    sa.Column("original_recipient", sa.String(500)),
     sqlite_with_rowid=False,
 )
 _index_where_set(recipient, "body_key", "due_at")

@@ -21,18 +21,34 @@ from enum import Enum, unique
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TRANSITIONS", "WINDOW", "Event", "State", "Windows", "advance", "is_final", "late"]
+__all__ = [
+    "DELAY",
+    "TRANSITIONS",
+    "WINDOW",
+    "Event",
+    "State",
+    "Windows",
+    "advance",
+    "is_final",
+    "late",
+]
 
 # DN-017: the time a receiving system has to answer, from when the message was queued.
 WINDOW: Final = timedelta(minutes=60)
+# Mail servers tell of a delay after some hours; here the window is over by then.
+DELAY: Final = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How long a sender waits for notifications; `by_domain` has those of its own."""
+    """How long a sender waits for notifications; `by_domain` has those of its own.
+
+    `delay` is when a sender who asked is told that a message is still with us (RFC3461 4.1).
+    """
 
     default: timedelta = WINDOW
     by_domain: Mapping[str, timedelta] = field(default_factory=dict)
+    delay: timedelta = DELAY
 
     def of(self, domain: str) -> timedelta:
         """Return how long senders of `domain` wait."""

@@ -7,7 +7,7 @@ SMTP servers. Time stands still until a test moves it. `Agent.run` works off the
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,6 +36,7 @@ from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message, NewMessage, Recipient, Source
 from gateway.metrics import Metrics
 from gateway.notices import Notices
+from gateway.notify import Wish
 from gateway.peers import Peers as KnownPeers
 from gateway.pipeline import Pipeline
 from gateway.ports import Attempt, Delivery, Envelope, Role, Session
@@ -273,6 +274,7 @@ class Agent:
             "incoming": self.pipeline.incoming,
             "deliver": self.transmission.deliver,
             "report": self.edge.report,
+            "delayed": self.edge.delayed,
             "confirm": self.edge.confirm,
             "relay": self.edge.relay,
         }
@@ -283,17 +285,23 @@ class Agent:
         content: bytes,
         sender: DirectAddress | None,
         *recipients: DirectAddress,
+        wishes: Mapping[DirectAddress, Wish] | None = None,
     ) -> UUID:
         """Hand a message to the reception, as a listener does."""
         sink = self.reception.sink()
         sink.write(content)
-        return await self.reception.accept(session, Envelope(sender, recipients), sink)
+        envelope = Envelope(sender, recipients, wishes=wishes or {})
+        return await self.reception.accept(session, envelope, sink)
 
     async def submit(
-        self, content: bytes, *recipients: DirectAddress, sender: DirectAddress = RIVERA
+        self,
+        content: bytes,
+        *recipients: DirectAddress,
+        sender: DirectAddress = RIVERA,
+        wishes: Mapping[DirectAddress, Wish] | None = None,
     ) -> UUID:
         """Accept a message at the mail edge."""
-        return await self.accept(EDGE, content, sender, *recipients)
+        return await self.accept(EDGE, content, sender, *recipients, wishes=wishes)
 
     async def receive(
         self,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError
-from gateway.dsn import Failure, failure
+from gateway.dsn import Action, Outcome
+from gateway.dsn import build as build_dsn
 from gateway.dsn import parse as parse_dsn
 from gateway.mdn import Disposition, Mdn, build
 from gateway.mdn import parse as parse_mdn
@@ -52,17 +53,20 @@ def test_an_mdn_says_what_was_built(
 
 
 STATUS = st.builds("{}.{}.{}".format, st.sampled_from("45"), st.integers(0, 7), st.integers(0, 30))
-FAILURE = st.builds(Failure, ADDRESS, STATUS, WORDS, st.none() | WORDS)
+OUTCOME = st.builds(
+    Outcome, ADDRESS, STATUS, WORDS, st.none() | WORDS, st.sampled_from(Action), st.none() | WORDS
+)
+CLASSES = {"failed": "5", "delayed": "4", "relayed": "2", "delivered": "2"}
 
 
-@given(ADDRESS, MESSAGE_ID, st.lists(FAILURE, min_size=1, max_size=5))
+@given(ADDRESS, MESSAGE_ID, st.lists(OUTCOME, min_size=1, max_size=5))
 def test_a_dsn_says_what_was_built(
-    author: DirectAddress, message_id: str, failures: list[Failure]
+    author: DirectAddress, message_id: str, outcomes: list[Outcome]
 ) -> None:
-    message = failure(
+    message = build_dsn(
         original=facts(author, message_id),
         original_header=b"Message-ID: <other@x.example>\r\n",
-        failures=failures,
+        outcomes=outcomes,
         reporting_mta="mx.a.example",
         postmaster=parse_address("postmaster@a.example"),
         message_id="<2@a.example>",
@@ -71,9 +75,12 @@ def test_a_dsn_says_what_was_built(
     )
     dsn = parse_dsn(BytesIO(message))
     assert dsn.original_message_id == message_id
-    assert [r.recipient for r in dsn.recipients] == [f.recipient for f in failures]
-    assert [r.status for r in dsn.recipients] == [f"5{f.status[1:]}" for f in failures]
-    assert all(r.failed for r in dsn.recipients)
+    assert [r.recipient for r in dsn.recipients] == [o.recipient for o in outcomes]
+    assert [r.action for r in dsn.recipients] == [o.action.value for o in outcomes]
+    assert [r.status for r in dsn.recipients] == [
+        f"{CLASSES[o.action.value]}{o.status[1:]}" for o in outcomes
+    ]
+    assert [r.failed for r in dsn.recipients] == [o.action is Action.FAILED for o in outcomes]
 
 
 @given(st.binary(max_size=600))

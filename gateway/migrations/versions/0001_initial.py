@@ -585,7 +585,8 @@ def upgrade() -> None:
         sa.Column("processed_at", sa.BigInteger(), nullable=True),
         sa.Column("dispatched_at", sa.BigInteger(), nullable=True),
         sa.Column("due_at", sa.BigInteger(), nullable=True),
-        sa.Column("silent", sa.Boolean(), nullable=False),
+        sa.Column("notify", sa.String(length=32), nullable=True),
+        sa.Column("original_recipient", sa.String(length=500), nullable=True),
         sa.ForeignKeyConstraint(
             ["body_key"], ["body.key"], name=op.f("fk_recipient_body_key_body")
         ),

@@ -8,7 +8,7 @@ import pytest
 
 from certs.address import parse_address
 from certs.errors import DirectError, Reason
-from gateway.dsn import Dsn, DsnRecipient, Failure, failure, parse
+from gateway.dsn import Action, Dsn, DsnRecipient, Outcome, build, parse
 from gateway.message import facts_of
 from tests.helpers.pki import NOW
 
@@ -19,15 +19,15 @@ HEADER = (
     "From: anna@direct.a.example\r\nTo: DrJones@direct.b.example\r\n"
     "Message-ID: <1@a.example>\r\nSubject: x\r\n"
 )
-NO_TRUST = Failure(JONES, "5.7.1", "No trust between the two parties")
-REMOTE = Failure(SMITH, "4.2.2", "452 4.2.2 Mailbox full", remote="mx.c.example")
+NO_TRUST = Outcome(JONES, "5.7.1", "No trust between the two parties")
+REMOTE = Outcome(SMITH, "4.2.2", "452 4.2.2 Mailbox full", remote="mx.c.example")
 
 
-def built(*failures: Failure, header: str = HEADER, envelope_id: str | None = None) -> bytes:
-    return failure(
+def built(*outcomes: Outcome, header: str = HEADER, envelope_id: str | None = None) -> bytes:
+    return build(
         original=facts_of(BytesIO(header.encode("latin-1") + b"\r\n")),
         original_header=header.encode("latin-1"),
-        failures=failures or (NO_TRUST, REMOTE),
+        outcomes=outcomes or (NO_TRUST, REMOTE),
         reporting_mta="mx.a.example",
         postmaster=parse_address("postmaster@direct.a.example"),
         message_id="<2@a.example>",
@@ -75,6 +75,38 @@ def test_the_machine_part_is_exactly_this() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("action", "status", "subject", "words"),
+    [
+        (Action.FAILED, "5.4.7", "Delivery failed", "could not be delivered to"),
+        (Action.DELAYED, "4.4.7", "Delivery delayed", "could not be delivered yet"),
+        (Action.RELAYED, "2.4.7", "Accepted", "accepted by the system of"),
+        (Action.DELIVERED, "2.4.7", "Delivered", "was delivered to"),
+    ],
+)
+def test_subject_words_and_class_of_the_status_agree_with_the_action(
+    action: Action, status: str, subject: str, words: str
+) -> None:
+    message = built(Outcome(JONES, "5.4.7", "so", action=action))
+    assert f"\r\nAction: {action.value}\r\nStatus: {status}\r\n".encode() in message
+    assert read(message)["Subject"].startswith(subject)
+    assert words in next(iter(read(message).iter_parts())).get_content()
+
+
+def test_what_the_sender_called_the_recipient_comes_back_and_when_we_give_up() -> None:
+    message = built(
+        Outcome(
+            JONES, "4.4.1", "so", action=Action.DELAYED, original="rfc822;dr@old.example", until=NOW
+        )
+    )
+    assert (
+        b"\r\n\r\nOriginal-Recipient: rfc822;dr@old.example\r\n"
+        b"Final-Recipient: rfc822;DrJones@direct.b.example\r\n"
+        b"Action: delayed\r\nStatus: 4.4.1\r\n"
+        b"Will-Retry-Until: Fri, 02 Jan 2026 12:00:00 +0000\r\n"
+    ) in message
+
+
 def test_the_text_says_which_recipient_and_why() -> None:
     text = next(iter(read(built()).iter_parts())).get_content()
     assert "DrJones@direct.b.example" in text
@@ -96,11 +128,11 @@ def test_what_is_not_ascii_in_the_returned_header_is_masked() -> None:
 
 @pytest.mark.parametrize("status", ["", "5", "6.0.0", "5.1.1 \r\nX: y", "x"])
 def test_a_status_that_is_none_becomes_5_0_0(status: str) -> None:
-    assert b"\r\nStatus: 5.0.0\r\n" in built(Failure(JONES, status, "no"))
+    assert b"\r\nStatus: 5.0.0\r\n" in built(Outcome(JONES, status, "no"))
 
 
 def test_the_words_of_a_peer_cannot_add_fields() -> None:
-    message = built(Failure(JONES, "5.0.0", "no\r\nStatus: 2.0.0\r\n\r\n--=_b--", remote="x\r\ny"))
+    message = built(Outcome(JONES, "5.0.0", "no\r\nStatus: 2.0.0\r\n\r\n--=_b--", remote="x\r\ny"))
     (recipient,) = parse(BytesIO(message)).recipients
     assert recipient.status == "5.0.0"
     assert b"\r\nStatus: 2.0.0" not in message

@@ -127,7 +127,7 @@ async def test_dsn_goes_to_the_author_from_nobody(agent: Agent) -> None:
     identifier = await agent.submit(mail(RIVERA, CHEN, message_id=None), CHEN)
     message = await agent.message(identifier)
     header = mail(RIVERA, CHEN, message_id=None).partition(b"\r\n\r\n")[0] + b"\r\n"
-    failures = [dsn.Failure(CHEN, "5.1.1", "No such user")]
+    failures = [dsn.Outcome(CHEN, "5.1.1", "No such user")]
     new, octets = await agent.notices.dsn(message, header, failures, NOW)
     assert text(new.body) == octets
     assert (new.envelope_sender, str(new.author), new.recipients) == (

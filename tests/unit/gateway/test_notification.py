@@ -45,7 +45,7 @@ async def relayed(
 async def reports(agent: Agent) -> list[list[str]]:
     """Whom each waiting failure report names."""
     waiting = [job for job in await agent.jobs() if job.kind == "report"]
-    return [[each["recipient"] for each in job.payload["failures"]] for job in waiting]
+    return [[each["recipient"] for each in job.payload["outcomes"]] for job in waiting]
 
 
 async def test_processed_notice_completes_a_plain_message(agent: Agent) -> None:

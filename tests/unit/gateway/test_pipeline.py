@@ -141,7 +141,7 @@ async def test_bad_recipient_fails_at_once_and_the_others_still_go_out(
     assert {r for sent in agent.peers.sent for r in sent.recipients} == {NURSE, GP}
     [report] = await agent.jobs()
     assert report.kind == "report"
-    assert [each["recipient"] for each in report.payload["failures"]] == [str(CHEN)]
+    assert [each["recipient"] for each in report.payload["outcomes"]] == [str(CHEN)]
 
 
 async def test_nothing_is_sent_where_no_recipient_remains(agent: Agent) -> None:

@@ -48,9 +48,9 @@ async def advance(agent: Agent, message: UUID, *changes: Change) -> Sequence[Cha
     )
 
 
-async def reported(agent: Agent) -> list[dict[str, str]]:
+async def reported(agent: Agent) -> list[dict[str, str | None]]:
     jobs = [job for job in await agent.jobs() if job.kind == "report"]
-    return [failure for job in jobs for failure in job.payload["failures"]]
+    return [failure for job in jobs for failure in job.payload["outcomes"]]
 
 
 async def test_change_is_recorded_with_its_time_and_the_next_deadline(agent: Agent) -> None:
@@ -142,7 +142,15 @@ async def test_author_at_the_mail_edge_is_told_in_public_words(
 ) -> None:
     message = await submitted(agent)
     await advance(agent, message, change)
-    assert await reported(agent) == [{"recipient": str(CHEN), "status": status, "text": text}]
+    assert await reported(agent) == [
+        {
+            "recipient": str(CHEN),
+            "action": "failed",
+            "status": status,
+            "text": text,
+            "original": None,
+        }
+    ]
 
 
 async def test_success_is_reported_to_nobody(agent: Agent) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from certs.address import parse_address
 from certs.errors import DirectError, Reason
-from gateway.smtp_commands import Mail, Notify, Rcpt, parse_command, parse_mail, parse_rcpt
+from gateway.notify import Notify, Wish
+from gateway.smtp_commands import Mail, Rcpt, parse_command, parse_mail, parse_rcpt
 from gateway.status import CommandError
 
 ANNA = parse_address("anna@a.example")
@@ -121,12 +122,17 @@ def test_there_is_no_null_recipient() -> None:
         ("", {Notify.FAILURE}),
         (" NOTIFY=NEVER", {Notify.NEVER}),
         (" notify=success,failure", {Notify.SUCCESS, Notify.FAILURE}),
-        (" NOTIFY=DELAY ORCPT=rfc822;anna+2Bx@a.example", {Notify.DELAY}),
+        (" NOTIFY=DELAY", {Notify.DELAY}),
     ],
 )
 def test_rcpt(words: str, notify: set[Notify]) -> None:
     rcpt = parse_rcpt(f"TO:<anna@a.example>{words}", dsn=True)
-    assert rcpt == Rcpt(ANNA, frozenset(notify))
+    assert rcpt == Rcpt(ANNA, Wish(frozenset(notify)))
+
+
+def test_the_original_recipient_is_decoded() -> None:
+    rcpt = parse_rcpt("TO:<anna@a.example> ORCPT=rfc822;an+2Bna+3Dx@a.example", dsn=True)
+    assert rcpt == Rcpt(ANNA, Wish(original="rfc822;an+na=x@a.example"))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,12 @@ def test_rcpt(words: str, notify: set[Notify]) -> None:
         pytest.param("NOTIFY=SOMETIMES", "501 5.5.4", id="notify-unknown"),
         pytest.param("NOTIFY=NEVER,FAILURE", "501 5.5.4", id="never-and-more"),
         pytest.param("ORCPT=anna", "501 5.5.4", id="orcpt-without-type"),
-        pytest.param("ORCPT=rfc822;" + "a" * 500, "501 5.5.4", id="orcpt-long"),
+        pytest.param("ORCPT=rfc822;", "501 5.5.4", id="orcpt-without-address"),
+        pytest.param("ORCPT=;anna@a.example", "501 5.5.4", id="orcpt-empty-type"),
+        pytest.param("ORCPT=rfc822;anna+0D+0AX:1", "501 5.5.4", id="orcpt-line-end"),
+        pytest.param("ORCPT=rfc(822;anna@a.example", "501 5.5.4", id="orcpt-type-no-atom"),
+        pytest.param("ORCPT=rfc822;anna+e4", "501 5.5.4", id="orcpt-no-xtext"),
+        pytest.param("ORCPT=rfc822;" + "a" * 494, "501 5.5.4", id="orcpt-long"),
         pytest.param("SMTPUTF8", "555 5.6.7", id="smtputf8"),
         pytest.param("SIZE=1", "555 5.5.4", id="mail-parameter"),
     ],

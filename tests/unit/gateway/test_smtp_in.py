@@ -14,6 +14,7 @@ import pytest
 from aiosmtpd.smtp import SMTP
 
 from certs.errors import DirectError, Reason
+from gateway.notify import Notify
 from gateway.ports import BodySink, Role
 from gateway.smtp_in import Limits, Listener
 from tests.helpers.memory_reception import MemoryReception, MemorySink
@@ -172,7 +173,12 @@ async def test_edge_needs_starttls_then_auth() -> None:
     assert accepted.session.user == "ehr"
     assert (accepted.session.tls or "").startswith("TLSv1.3 TLS_")
     assert accepted.envelope.envelope_id == "q1"
-    assert [str(r) for r in accepted.envelope.silent] == ["drsmith@b.example"]
+    assert {
+        str(to): (wish.notify, wish.original) for to, wish in accepted.envelope.wishes.items()
+    } == {
+        "drjones@b.example": ({Notify.FAILURE, Notify.DELAY}, "rfc822;drjones@b.example"),
+        "drsmith@b.example": ({Notify.NEVER}, None),
+    }
 
 
 async def test_commands_out_of_order_and_of_bad_syntax() -> None:

@@ -39,6 +39,7 @@ T = TypeVar("T")
 BUSY = (Reason.BACKBONE_UNAVAILABLE, "4.3.2", "Try again later")
 UNKNOWN = (Reason.BACKBONE_REFUSED, "5.1.1", "No such user here")
 ABOUT = "<1@hillside.example>"
+FAILED = {"recipient": str(CHEN), "action": "failed", "original": None}
 
 
 async def sealed(agent: Agent, *, more: str = "X-None: 1") -> UUID:
@@ -51,7 +52,7 @@ async def sealed(agent: Agent, *, more: str = "X-None: 1") -> UUID:
 async def failures(agent: Agent) -> list[dict[str, str]]:
     """What the author is about to be told, report by report."""
     reports = [job for job in await agent.jobs() if job.kind == "report"]
-    return [failure for job in reports for failure in job.payload["failures"]]
+    return [failure for job in reports for failure in job.payload["outcomes"]]
 
 
 async def test_accepted_recipients_are_relayed_and_the_window_goes_on(agent: Agent) -> None:
@@ -101,9 +102,7 @@ async def test_each_recipient_has_the_outcome_that_the_peer_gave_it(agent: Agent
         "5.1.1",
     )
     assert rows[NURSE].state == "queued"
-    assert await failures(agent) == [
-        {"recipient": str(CHEN), "status": "5.1.1", "text": "No such user here"}
-    ]
+    assert await failures(agent) == [{**FAILED, "status": "5.1.1", "text": "No such user here"}]
 
 
 async def test_later_attempt_goes_only_to_those_who_still_wait(agent: Agent) -> None:
@@ -224,7 +223,7 @@ async def test_one_report_tells_of_all_recipients_that_are_late(agent: Agent) ->
     agent.clock.now += WINDOW
     await agent.transmission.time_out()
     [report] = await agent.jobs()
-    assert len(report.payload["failures"]) == 2
+    assert len(report.payload["outcomes"]) == 2
 
 
 async def test_window_runs_even_where_no_job_ever_worked_on_the_message(agent: Agent) -> None:
