@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import smtplib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from certs import keys
 from gateway import messages, queue
 from gateway.clock import utc_now
 from gateway.exchange import exchange
-from gateway.messages import Direction, Kind, Message, MessageState
+from gateway.messages import Direction, Kind, Message, MessageState, Source
 from gateway.sample_ccda import continuity_of_care_document
 from gateway.sandbox import Hisp, Sandbox, open_sandbox
+from gateway.tls import unverified_context
+from tests.helpers.agent import WANTS_DISPATCHED
 from tests.helpers.console import run
 from tests.helpers.stranger import Stranger, deliver, mail
 from trust_bundles import store
@@ -382,6 +385,66 @@ async def test_preflight_says_what_sending_would_find(sandbox: Sandbox) -> None:
     assert await messages_of(hisp, Direction.OUTGOING) == []
 
 
+async def raw(hisp: Hisp, shown: dict[str, Any]) -> str:
+    """Return the message that a resource was made of."""
+    [reference] = [
+        extension["valueReference"]["reference"]
+        for extension in shown["extension"]
+        if extension["url"].endswith("/raw-message")
+    ]
+    async with httpx.AsyncClient() as http:
+        response = await http.get(
+            f"{hisp.base_url}/{reference}",
+            headers={"Authorization": f"Bearer {hisp.token}", "Accept": "*/*"},
+        )
+    return response.text
+
+
+@pytest.mark.parametrize(
+    ("more", "action"),
+    [
+        pytest.param("X-None: 1", "relayed", id="plain"),
+        pytest.param(WANTS_DISPATCHED, "delivered", id="timely-and-reliable"),
+    ],
+)
+async def test_edge_that_asks_for_success_hears_of_it_once_by_dsn(
+    sandbox: Sandbox, more: str, action: str
+) -> None:
+    """Python's own client submits; the other HISP's notices make the DSN."""
+    hisp, recipient = sandbox.hillside, str(sandbox.lakeview.desk)
+    content = f"{more}\r\n".encode() + mail(str(hisp.desk), recipient, utc_now())
+
+    def submit_with_wishes() -> None:
+        host, port = hisp.listening.edge or ("", 0)
+        with smtplib.SMTP(host, port) as client:
+            client.starttls(context=unverified_context())
+            client.login("ehr", hisp.password)
+            assert client.has_extn("dsn")
+            refused = client.sendmail(
+                str(hisp.desk),
+                [recipient],
+                content,
+                mail_options=["RET=HDRS", "ENVID=order+2B8"],
+                rcpt_options=["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;front+2Bdesk@old.example"],
+            )
+            assert refused == {}
+
+    await asyncio.to_thread(submit_with_wishes)
+    [shown] = await eventually(lambda: reports(hisp))
+    await eventually(lambda: settled(hisp))
+    text = await raw(hisp, shown)
+    for line in (
+        "Original-Envelope-Id: order+8",
+        "Original-Recipient: rfc822;front+desk@old.example",
+        f"Final-Recipient: rfc822;{recipient}",
+        f"Action: {action}",
+        "Status: 2.0.0",
+    ):
+        assert f"\r\n{line}\r\n" in text
+    told = [m for m in await messages_of(hisp, Direction.INCOMING) if m.source is Source.AGENT]
+    assert [message.kind for message in told] == [Kind.DSN]
+
+
 async def test_edge_that_wants_no_dsn_gets_none_and_envid_comes_back(sandbox: Sandbox) -> None:
     add_zone(sandbox, "direct.nobody.example")
     hisp = sandbox.hillside
@@ -403,19 +466,8 @@ async def test_edge_that_wants_no_dsn_gets_none_and_envid_comes_back(sandbox: Sa
         await client.data(content)
     await eventually(lambda: settled(hisp))
     [report] = [m for m in await messages_of(hisp, Direction.INCOMING) if m.kind is Kind.DSN]
-    async with httpx.AsyncClient() as http:
-        [shown] = await reports(hisp)
-        raw = next(
-            e["valueReference"]["reference"]
-            for e in shown["extension"]
-            if e["url"].endswith("/raw-message")
-        )
-        text = (
-            await http.get(
-                f"{hisp.base_url}/{raw}",
-                headers={"Authorization": f"Bearer {hisp.token}", "Accept": "*/*"},
-            )
-        ).text
+    [shown] = await reports(hisp)
+    text = await raw(hisp, shown)
     assert report.parent is not None
     assert "Original-Envelope-Id: order-7" in text
     assert recipients["FAILURE"] in text

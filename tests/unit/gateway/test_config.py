@@ -40,6 +40,7 @@ def wrong(path: Path) -> str:
 def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
     config = load(written(tmp_path))
     assert config.tracking.window_s == 3600.0  # DN-017
+    assert config.windows.delay == timedelta(minutes=30)
     assert config.trust.profile is Profile.AS_1_3
     assert (config.backbone.listen, config.edge.listen, config.fhir.listen) == (None, None, None)
 
