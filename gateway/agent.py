@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from certs.cache import CachingDirectory, DatabaseArchive
-from certs.directory import open_directory
 from certs.dns_client import DnsClient
 from certs.errors import DirectError, Reason
 from certs.http_client import HttpClient
@@ -26,6 +24,7 @@ from gateway.dane_client import DaneClient
 from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
 from gateway.edge_out import MailboxSender
+from gateway.finder import open_finder, resolver_of
 from gateway.inbox import Inbox
 from gateway.key_access import key_access
 from gateway.metrics import Metrics
@@ -73,21 +72,7 @@ async def make_agent(
     Raises:
         DirectError: CONFIGURATION_INVALID; the key file or a password file cannot be read.
     """
-    resolver = _resolver(config)
-    live = await stack.enter_async_context(
-        open_directory(
-            resolver=resolver,
-            allow_private=config.discovery.private_addresses,
-            dns_lifetime_s=config.discovery.timeout_s,
-            archive=DatabaseArchive(database),
-            deadline_s=config.discovery.deadline_s,
-        )
-    )
-    finder = (
-        CachingDirectory(live=live, clock=utc_now, database=database)
-        if config.discovery.cache
-        else live
-    )
+    finder = await stack.enter_async_context(open_finder(config, database, utc_now))
     await stack.enter_async_context(in_background(keep_up(finder, database, utc_now)))
     directory = metrics.directory(finder)
     trust = Trust(
@@ -101,7 +86,7 @@ async def make_agent(
         database=database,
         bodies=bodies,
         sender=metrics.sender(
-            _sender(stack, config, database, DnsClient(resolver=resolver)), "backbone"
+            _sender(stack, config, database, DnsClient(resolver=resolver_of(config))), "backbone"
         ),
         observer=metrics,
         clock=utc_now,
@@ -205,7 +190,7 @@ def _dane(config: Config) -> DaneClient | None:
     """
     if not config.discovery.dane:
         return None
-    resolver = _resolver(config)
+    resolver = resolver_of(config)
     if resolver is None:
         raise DirectError(Reason.CONFIGURATION_INVALID, "discovery.dane needs discovery.resolver")
     return DaneClient(resolver=resolver)
@@ -219,8 +204,3 @@ def _retry_at(
 ) -> datetime | None:
     jitter = random.SystemRandom().random()
     return retry.next_attempt(attempts, accepted_at, now, jitter, patience)
-
-
-def _resolver(config: Config) -> tuple[str, int] | None:
-    resolver = config.discovery.resolver
-    return (resolver.host, resolver.port) if resolver else None

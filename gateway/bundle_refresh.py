@@ -25,6 +25,7 @@ from certs.ports import Clock, Database
 from certs.revocation_source import RevocationSource
 from gateway import audit
 from gateway.config import Config
+from gateway.finder import resolver_of
 from gateway.metrics import Metrics
 from trust_bundles.bundles import claim_due
 from trust_bundles.fetch import BundleClient
@@ -48,10 +49,10 @@ async def open_refresher(
     config: Config, database: Database, *, actor: str, clock: Clock
 ) -> AsyncIterator[Refresher]:
     """Open what refreshes bundles; `actor` is whom history and audit trail name."""
-    resolver = config.discovery.resolver
     dns = DnsClient(
-        resolver=(resolver.host, resolver.port) if resolver else None,
+        resolver=resolver_of(config),
         allow_private=config.discovery.private_addresses,
+        lifetime_s=config.discovery.timeout_s,
     )
     http = HttpClient(resolver=dns)
     try:

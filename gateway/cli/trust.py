@@ -6,7 +6,7 @@ contract.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from cryptography import x509
@@ -27,13 +27,14 @@ from gateway.cli.common import (
     write_json,
 )
 from gateway.cli.policy import policy
-from gateway.cli.trust_change import change_of
 from gateway.cli.trust_terms import label
 from gateway.clock import utc_now
 from gateway.explanation import Explained, Explanation
 from gateway.policies import DomainPolicies, default_policy
-from gateway.replay import Replayed
 from trust_bundles.policy import Direction
+
+if TYPE_CHECKING:
+    from gateway.replay import Replayed
 
 __all__ = ["trust"]
 
@@ -192,6 +193,7 @@ def replay(
 async def _replayed(site: Site, text: str, owner: str, last: int) -> Replayed:
     from certs.stored_keys import StoredKeys
     from gateway import replay as replaying
+    from gateway.cli.trust_change import change_of
     from gateway.finder import open_finder
     from gateway.key_access import key_access
     from gateway.spool import SpoolBodies
