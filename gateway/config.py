@@ -129,7 +129,11 @@ class Smtp(_Section):
     listen: HostPort | None = Field(None, description="host:port to listen on")
     tls_certificate: Path | None = Field(None, description="PEM chain; none: made at init")
     tls_key: Path | None = Field(None, description="PEM key of tls_certificate")
-    size_octets: int = Field(50 * 1024 * 1024, ge=65536, description="largest message accepted")
+    size_octets: int = Field(
+        50 * 1024 * 1024,
+        ge=65536,
+        description="largest message; at the edge, at most what fits sealed",
+    )
     idle_s: float = Field(300.0, gt=0, description="seconds to wait for a client's next command")
     proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="networks whose connections begin with a PROXY protocol header"

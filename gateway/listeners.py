@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 from starlette.types import ASGIApp
@@ -41,12 +42,21 @@ async def listen_for_mail(
         reception=reception,
         hostname=config.gateway.hostname,
         tls=_tls(config, smtp),
-        limits=Limits(size_octets=smtp.size_octets, idle_s=smtp.idle_s),
+        limits=_limits(config, smtp, role),
         proxies=smtp.proxies,
     )
     bound = await listener.start(smtp.listen.host, smtp.listen.port)
     stack.push_async_callback(listener.stop, SMTP_GRACE_S)
     return bound
+
+
+def _limits(config: Config, smtp: Smtp, role: Role) -> Limits:
+    limits = Limits(size_octets=smtp.size_octets, idle_s=smtp.idle_s)
+    if role is Role.BACKBONE:
+        return limits
+    # R-052, T-48: what the edge announces must still fit once it is sealed.
+    fitting = config.known_peers.clear_octets(limits.recipients)
+    return replace(limits, size_octets=min(limits.size_octets, fitting))
 
 
 class HttpListener:

@@ -12,6 +12,7 @@ Standards:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
@@ -95,6 +96,15 @@ class Peers:
             for domain, count in recipients.items()
         )
 
+    def clear_octets(self, recipients: int) -> int:
+        """Return how large a message may be that is to fit, sealed, at the peer that takes most.
+
+        There is room for so many `recipients` there, unless they would take half of it.
+        """
+        domains = {"*", *self._configured}
+        limit = max(self.size_octets(domain) for domain in domains)
+        return max(_fitting(limit, recipients), _fitting(limit, 1) // 2)
+
     def _of(self, domain: str) -> Peer:
         return self._configured.get(domain) or self._configured.get("*") or _NOTHING_SPECIAL
 
@@ -106,6 +116,12 @@ def octets_at_most(size: int, recipients: int) -> int:
     """
     entity = size + base64_octets(_SIGNATURE_OCTETS)
     return _OUTER_OCTETS + base64_octets(entity + recipients * _RECIPIENT_OCTETS)
+
+
+def _fitting(limit: int, recipients: int) -> int:
+    sizes = range(limit)
+    too_large = bisect_right(sizes, limit, key=lambda size: octets_at_most(size, recipients))
+    return max(0, too_large - 1)
 
 
 _NOTHING_SPECIAL: Final = Peer()

@@ -26,7 +26,7 @@ async def hillside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield sandbox.hillside
 
 
-async def by_mail(hisp: Hisp, size: int) -> tuple[int, str]:
+async def by_mail(hisp: Hisp, size: int, *, announced: bool = True) -> tuple[int, str]:
     """Submit a message of about `size` octets; return the server's reply."""
     assert hisp.listening.edge is not None
     host, port = hisp.listening.edge
@@ -41,10 +41,23 @@ async def by_mail(hisp: Hisp, size: int) -> tuple[int, str]:
         password=hisp.password,
     ) as client:
         try:
-            _, reply = await client.sendmail(str(hisp.desk), [CHEN], text)
-        except aiosmtplib.SMTPDataError as error:
+            options = [f"SIZE={len(text)}"] if announced else []
+            await client.mail(str(hisp.desk), options=options)
+            await client.rcpt(CHEN)
+            reply = await client.data(text)
+            return reply.code, reply.message
+        except aiosmtplib.SMTPResponseException as error:
             return error.code, error.message
-    return 250, reply
+
+
+async def announced_size(hisp: Hisp) -> int:
+    """Return the SIZE that the edge offers to an EHR."""
+    host, port = hisp.listening.edge or ("", 0)
+    async with aiosmtplib.SMTP(
+        hostname=host, port=port, start_tls=True, validate_certs=False
+    ) as client:
+        await client.ehlo()
+        return int(client.esmtp_extensions["size"])
 
 
 async def by_fhir(hisp: Hisp, size: int) -> httpx.Response:
@@ -75,8 +88,19 @@ def _practitioner(identifier: str, address: str) -> dict[str, object]:
     return {"resourceType": "Practitioner", "id": identifier, "telecom": telecom}
 
 
+async def test_the_edge_announces_what_fits_once_sealed(hillside: Hisp) -> None:
+    size = await announced_size(hillside)
+    # R-052: what is announced, is taken.
+    assert FITS < size < 65536 * 3 // 4
+    assert (await by_mail(hillside, size - 1000))[0] == 250
+    # Refused at MAIL, before an octet of it is sent.
+    assert await by_mail(hillside, size + 1000) == (552, "5.3.4 Message is too big")
+
+
 async def test_too_large_once_sealed_is_refused_at_both_edges(hillside: Hisp) -> None:
-    assert await by_mail(hillside, TOO_LARGE) == (552, "5.3.4 Message is too big")
+    for announced in (True, False):
+        refused_by_mail = await by_mail(hillside, TOO_LARGE, announced=announced)
+        assert refused_by_mail == (552, "5.3.4 Message is too big")
     refused = await by_fhir(hillside, TOO_LARGE)
     assert refused.status_code == 413
     assert refused.json()["issue"][0]["code"] == "too-long"

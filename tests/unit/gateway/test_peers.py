@@ -94,6 +94,31 @@ def test_it_fits_where_one_domain_takes_it() -> None:
     assert not peers.fits(size, {"b.example": 2})
 
 
+@pytest.mark.parametrize("limit", [65_536, 1_000_000, 50 * 1024 * 1024])
+def test_the_largest_clear_message_fits_and_one_octet_more_does_not(limit: int) -> None:
+    largest = Peers(size_octets=limit).clear_octets(1)
+    assert Peers(size_octets=limit).fits(largest, {"a.example": 1})
+    assert octets_at_most(largest + 1, 1) > limit
+
+
+def test_the_largest_clear_message_fits_for_many_recipients_and_the_peer_that_takes_most() -> None:
+    peers = Peers({"small.example": Peer(size_octets=65_536)}, size_octets=50 * 1024 * 1024)
+    largest = peers.clear_octets(100)
+    assert peers.fits(largest, {"a.example": 100})
+    assert not peers.fits(largest + 1, {"a.example": 100})
+    # About three quarters, as base64 has it.
+    assert 0.72 < largest / peers.size_octets("a.example") < 0.73
+    big = Peers({"big.example": Peer(size_octets=80_000_000)}, size_octets=90_000)
+    assert big.fits(big.clear_octets(100), {"big.example": 100})
+    every = Peers({"*": Peer(size_octets=80_000_000)}, size_octets=90_000)
+    assert every.clear_octets(1) == big.clear_octets(1)
+
+
+def test_where_little_is_taken_recipients_do_not_take_it_all() -> None:
+    peers = Peers(size_octets=65_536)
+    assert peers.clear_octets(100) == peers.clear_octets(1) // 2 > 10_000
+
+
 @pytest.mark.parametrize("recipients", [1, 3, 30])
 @pytest.mark.parametrize("kind", ["rsa2048", "rsa3072", "p384", "x25519"])
 def test_a_sealed_message_is_never_larger_and_not_much_smaller(kind: str, recipients: int) -> None:
