@@ -26,6 +26,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
+from gateway.prepared import PreparedConnection, Statements
 
 __all__ = ["WAL_OCTETS", "SqliteEngine"]
 
@@ -59,8 +60,11 @@ class SqliteEngine:
         # and -shm files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         wait = f"busy_timeout={lock_wait_s * 1000:.0f}"
-        self._writer = _Line(_engine(path, wait, "foreign_keys=ON"), "BEGIN IMMEDIATE")
-        self._migrator = _Line(_engine(path, wait, "foreign_keys=OFF"), "BEGIN IMMEDIATE")
+        writing = _engine(path, wait, "foreign_keys=ON")
+        statements = Statements(writing.dialect)
+        self._writer = _Line(writing, "BEGIN IMMEDIATE", statements)
+        migrating = _engine(path, wait, "foreign_keys=OFF")
+        self._migrator = _Line(migrating, "BEGIN IMMEDIATE", Statements(migrating.dialect))
         reading = _engine(path, wait, "query_only=ON")
         self._writes: _Orders = queue.SimpleQueue()
         self._reads: _Orders = queue.SimpleQueue()
@@ -72,7 +76,7 @@ class SqliteEngine:
             *(
                 threading.Thread(
                     target=self._read_all,
-                    args=(_Line(reading, "BEGIN"),),
+                    args=(_Line(reading, "BEGIN", statements),),
                     name=f"sqlite-read-{n}",
                     daemon=True,
                 )
@@ -258,9 +262,10 @@ class _Batch:
 class _Line:
     """One connection, of one thread; after a failure, whatever it was, the next is a new one."""
 
-    def __init__(self, engine: sa.Engine, begin: str) -> None:
+    def __init__(self, engine: sa.Engine, begin: str, statements: Statements) -> None:
         self._engine = engine
         self._begin = begin
+        self._statements = statements
         self._connection: sa.Connection | None = None
 
     @contextmanager
@@ -268,7 +273,7 @@ class _Line:
         """Yield the connection in a transaction that is committed at the end."""
         try:
             if self._connection is None:
-                self._connection = self._engine.connect()
+                self._connection = PreparedConnection(self._engine, self._statements)
             with self._connection.begin():
                 # The driver's own way: a listener for "begin" would cost every statement.
                 self._connection.connection.cursor().execute(self._begin)
