@@ -119,19 +119,25 @@ class SmtpClient:
     @property
     def tls(self) -> str | None:
         """TLS version and cipher, or None in clear or once the connection is gone."""
-        if not self._smtp.is_connected:
-            return None
-        tunnel = self._smtp.get_transport_info("ssl_object")
-        if not isinstance(tunnel, ssl.SSLObject):
+        tunnel = self.tunnel
+        if tunnel is None:
             return None
         cipher = tunnel.cipher()
         return f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
 
     @property
+    def tunnel(self) -> ssl.SSLObject | None:
+        """The TLS connection, or None in clear or once the connection is gone."""
+        if not self._smtp.is_connected:
+            return None
+        tunnel = self._smtp.get_transport_info("ssl_object")
+        return tunnel if isinstance(tunnel, ssl.SSLObject) else None
+
+    @property
     def peer_chain(self) -> tuple[bytes, ...]:
         """The certificates the server has sent, in DER, its own first; none without TLS."""
-        tunnel = self._smtp.get_transport_info("ssl_object")
-        return peer_chain(tunnel) if isinstance(tunnel, ssl.SSLObject) else ()
+        tunnel = self.tunnel
+        return peer_chain(tunnel) if tunnel is not None else ()
 
     @property
     def peer_certificate(self) -> bytes:

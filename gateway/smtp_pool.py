@@ -13,6 +13,7 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -22,6 +23,7 @@ from gateway.smtp_auth import Credentials
 from gateway.smtp_client import BrokenError, PeerError, SmtpClient, Timeouts
 from gateway.tls import anchored_context, unverified_context, verifying_context
 from gateway.tls_policy import Demand, TlsPolicy
+from gateway.tls_sessions import TlsSessions
 
 __all__ = ["Connections", "Target", "UnreachableError"]
 
@@ -63,6 +65,7 @@ class Connections:
         self._timeouts = timeouts
         self._unverified = unverified_context()
         self._verifying = verifying_context(anchors)
+        self._sessions = TlsSessions(clock=monotonic)
         self._idle_s = idle_s
         # Those that wait for their next message, each with what will end its waiting.
         self._kept: dict[Target, dict[SmtpClient, asyncio.TimerHandle]] = {}
@@ -133,13 +136,20 @@ class Connections:
 
     async def _secure(self, target: Target, client: SmtpClient) -> SmtpClient:
         verify = target.policy.demand is Demand.VERIFY
+        inner = self._verifying if verify else self._unverified
+        context = self._sessions.context(target.host, target.port, target.policy, inner)
         try:
-            await client.start_tls(self._verifying if verify else self._unverified, target.host)
+            await client.start_tls(context, target.host)
             client.verified = verify
             if target.policy.demand is Demand.DANE:
-                return await self._match_tlsa(target, client)
+                client = await self._match_tlsa(target, client)
+            if client.tunnel is not None:
+                context.keep(client.tunnel)
         except (ssl.SSLError, PeerError, BrokenError, UnreachableError) as error:
             client.abort()
+            if context.forget():
+                # Perhaps it is only the session that it cannot resume.
+                return await self._secure(target, await self._connect(target))
             if target.policy.required:
                 raise _demanded(target, str(error)) from error
             # RFC7435: a peer whose TLS is broken is no worse off than one without.

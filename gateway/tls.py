@@ -81,8 +81,13 @@ def anchored_context(anchor: bytes) -> ssl.SSLContext:
 
 
 def peer_chain(tunnel: ssl.SSLObject) -> tuple[bytes, ...]:
-    """Return the certificates that the server has sent, in DER, its own first."""
+    """Return the certificates that the server has sent, in DER, its own first.
+
+    Of a resumed session there is its own only.
+    """
     # Python shows them from 3.13 on; until then what lies under it does.
     inner: Any = getattr(tunnel, "_sslobj", tunnel)
     sent: Iterable[Any] = inner.get_unverified_chain() or ()
-    return tuple(ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in sent)
+    chain = tuple(ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in sent)
+    own = tunnel.getpeercert(binary_form=True)
+    return chain or ((own,) if own else ())

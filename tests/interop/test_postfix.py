@@ -14,7 +14,10 @@ from certs.address import parse_address
 from certs.errors import DirectError, Reason
 from gateway import dsn
 from gateway.ports import Delivery
+from gateway.smtp_client import Timeouts
 from gateway.smtp_out import SmtpSender
+from gateway.smtp_pool import Connections, Target
+from gateway.tls_policy import OPPORTUNISTIC
 from tests.helpers.listeners import listening
 from tests.helpers.mail_servers import Postfix, postfix
 from tests.helpers.memory_reception import MemoryReception
@@ -79,6 +82,19 @@ async def test_postfix_takes_our_mail_under_tls_and_unchanged() -> None:
         (mail,) = await eventually(lambda: server.mail(JONES))
     assert mail.endswith(unix(CONTENT))
     assert b"with ESMTPS" in mail
+
+
+async def test_postfix_resumes_our_tls_session() -> None:
+    with postfix(mailboxes=[JONES]) as server:
+        pool = Connections(hostname="mx.a.example", timeouts=Timeouts())
+        target = Target("mx.b.example", *server.address, OPPORTUNISTIC)
+        resumed = []
+        for _ in range(3):
+            client = await pool.new(target)
+            assert client.tunnel is not None
+            resumed.append(client.tunnel.session_reused)
+            await client.quit()
+    assert resumed == [False, True, True]
 
 
 async def test_postfix_takes_a_large_message_unchanged() -> None:
