@@ -11,36 +11,22 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-import ldap3
-from ldap3.core.exceptions import LDAPException
-
 from certs.errors import DirectError, Reason
-from certs.ldap_cert import ATTRIBUTES, filter_for
+from certs.ldap_cert import filter_for
+
+if TYPE_CHECKING:
+    from certs.ldap_search import LdapSearch
 
 __all__ = ["LdapClient"]
 
-Scope = Literal["BASE", "LEVEL", "SUBTREE"]
-
-CONNECT_S: Final = 5
-READ_S: Final = 5
 SEARCH_S: Final = 10.0
-ANSWER_OCTETS: Final = 2 * 1024 * 1024
-ENTRIES: Final = 50
-CONTEXTS: Final = 16
 THREADS: Final = 32
 THREADS_PER_SERVER: Final = 4
-ATTRIBUTE: Final = "usercertificate"
-
-
-# RFC4511 4.1.9: operationsError, timeLimitExceeded, busy, unavailable, other. Any other refusal,
-# such as of access, is an answer that will be the same the next time.
-_PASSING: Final = frozenset({1, 3, 51, 52, 80})
 
 
 class LdapClient:
@@ -67,119 +53,23 @@ class LdapClient:
             DirectError: DIRECTORY_UNAVAILABLE; not reachable, not in time, not LDAP, too much, or
                 not open to everybody.
         """
-        search = _Search(address, port, filter_for(mail))
         # A slow server may not take all threads: others are asked meanwhile.
         gate = self._gates.setdefault((address, port), asyncio.Semaphore(THREADS_PER_SERVER))
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
+        search: LdapSearch | None = None
         try:
             async with asyncio.timeout(self._search_s), gate:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, search.run)
+                search = await in_thread(_search_of, address, port, filter_for(mail))
+                return await in_thread(search.run)
         except TimeoutError:
-            raise _unavailable("timed out") from None
+            raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "LDAP: timed out") from None
         finally:
-            search.abort()
+            if search is not None:
+                search.abort()
 
 
-class _Search:
-    """One connection and what is asked over it; `run` in a thread, `abort` from any."""
+def _search_of(address: str, port: int, wanted: str) -> LdapSearch:
+    # Imported here, for it costs a tenth of a second: most verbs and many gateways ask no LDAP.
+    from certs.ldap_search import LdapSearch
 
-    def __init__(self, address: str, port: int, wanted: str) -> None:
-        self._wanted = wanted
-        self._socket: _Metered | None = None
-        self._refused: str | None = None
-        # T-42: no schema and no rootDSE fetched on connecting; minimal servers fail on that.
-        server = ldap3.Server(address, port, get_info=ldap3.NONE, connect_timeout=CONNECT_S)
-        self._connection = ldap3.Connection(
-            server,
-            authentication=ldap3.ANONYMOUS,  # CD-045
-            client_strategy=ldap3.SAFE_SYNC,
-            receive_timeout=READ_S,
-            auto_referrals=False,  # CD-050
-            check_names=False,  # T-42: it knows no attribute options
-            read_only=True,
-        )
-
-    def run(self) -> tuple[bytes, ...]:
-        """Return the values.
-
-        Raises:
-            DirectError: DIRECTORY_UNAVAILABLE.
-        """
-        try:
-            self._connection.open(read_server_info=False)
-            self._socket = _Metered(self._connection.socket)
-            self._connection.socket = self._socket
-            values = tuple(self._values())
-        # The library lets out its own errors and, on answers that are not LDAP, Python's.
-        except (LDAPException, OSError, ValueError, TypeError, IndexError, KeyError) as error:
-            raise _unavailable(type(error).__name__) from None
-        finally:
-            self.abort()
-        # CD-006: nothing found where something was not answered is no absence.
-        if self._refused is not None and not values:
-            raise _unavailable(self._refused)
-        return values
-
-    def abort(self) -> None:
-        """End the connection; a thread that waits on it wakes with an error."""
-        if self._socket is not None:
-            self._socket.shut()
-
-    def _values(self) -> Iterator[bytes]:
-        bound, result, *_ = self._connection.bind(read_server_info=False)
-        if not bound:
-            raise _unavailable(f"bind: {result['description']}")
-        # CD-046: the rootDSE names the contexts; one that answers with an error is left out.
-        for context in self._naming_contexts():
-            for entry in self._search(context, self._wanted, "SUBTREE", ATTRIBUTES):
-                for name, values in entry["raw_attributes"].items():
-                    if name.lower().partition(";")[0] == ATTRIBUTE:
-                        yield from values
-
-    def _naming_contexts(self) -> list[str]:
-        entries = self._search("", "(objectClass=*)", "BASE", ("namingContexts",))
-        return [
-            value.decode("utf-8")
-            for entry in entries
-            for values in entry["raw_attributes"].values()
-            for value in values
-        ][:CONTEXTS]
-
-    def _search(
-        self, base: str, wanted: str, scope: Scope, attributes: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        _, result, response, _ = self._connection.search(
-            base, wanted, scope, attributes=attributes, size_limit=ENTRIES, time_limit=READ_S
-        )
-        if result["result"] in _PASSING:
-            self._refused = result["description"]
-        return [entry for entry in response or () if entry["type"] == "searchResEntry"]
-
-
-class _Metered:
-    """A socket that breaks when the server has sent more than it may."""
-
-    def __init__(self, inner: socket.socket) -> None:
-        self._inner = inner
-        self._left = ANSWER_OCTETS
-
-    def recv(self, size: int) -> bytes:
-        data = self._inner.recv(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise OSError("answer is too big")
-        return data
-
-    def shut(self) -> None:
-        try:
-            self._inner.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # It is closed already, or was never connected.
-        finally:
-            self._inner.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-def _unavailable(detail: str) -> DirectError:
-    return DirectError(Reason.DIRECTORY_UNAVAILABLE, f"LDAP: {detail}")
+    return LdapSearch(address, port, wanted)

@@ -26,7 +26,7 @@ from certs.policy import CertificatePolicy
 from certs.ports import Database
 from gateway import domains
 from gateway.policies import DomainPolicies
-from gateway.trust import Completion
+from gateway.ports import Completion
 from trust_bundles import policies as stored_policies
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict, decide

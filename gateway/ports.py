@@ -17,12 +17,15 @@ from certs.address import DirectAddress
 from certs.errors import Reason
 from certs.evidence import Evidence
 from certs.identity import Identity
+from certs.policy import CertificatePolicy
 from gateway.notify import Wish
+from trust_bundles.anchors import Anchors
 
 __all__ = [
     "Attempt",
     "BodySink",
     "BodyStore",
+    "Completion",
     "Delivery",
     "Directory",
     "Envelope",
@@ -41,6 +44,16 @@ class Directory(Protocol):
 
     async def evidence_for(self, address: DirectAddress) -> Evidence:
         """Return all that can be learnt about `address`; a failed look-up is evidence too."""
+        ...
+
+
+class Completion(Protocol):
+    """Adds to evidence what a path to one of the anchors needs (AS-082, AS-083)."""
+
+    async def complete(
+        self, evidence: Evidence, anchors: Anchors, *, now: datetime, policy: CertificatePolicy
+    ) -> Evidence:
+        """Return `evidence` with fetched intermediates and revocation answers."""
         ...
 
 

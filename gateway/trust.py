@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
 
 from certs.address import DirectAddress
 from certs.evidence import Evidence
@@ -20,6 +19,7 @@ from certs.policy import CertificatePolicy, loosest
 from certs.ports import Database
 from gateway.judgement import Judgement, judge
 from gateway.policies import DomainPolicies
+from gateway.ports import Completion
 from gateway.revocation_watch import RevocationWatch
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, decide
@@ -27,17 +27,7 @@ from trust_bundles.policy import Direction, Purpose
 from trust_bundles.sets import AnchorSets
 from trust_bundles.verdicts import VerdictCache
 
-__all__ = ["Completion", "Trust"]
-
-
-class Completion(Protocol):
-    """Adds to evidence what a path to one of the anchors needs (AS-082, AS-083)."""
-
-    async def complete(
-        self, evidence: Evidence, anchors: Anchors, *, now: datetime, policy: CertificatePolicy
-    ) -> Evidence:
-        """Return `evidence` with fetched intermediates and revocation answers."""
-        ...
+__all__ = ["Trust"]
 
 
 class Trust:

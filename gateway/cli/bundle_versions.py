@@ -32,13 +32,14 @@ from gateway.cli.common import (
     console,
     fail,
     grow,
+    label,
     on_site,
     read_file,
     show,
     table,
     write_json,
 )
-from gateway.cli.trust_terms import bundle_in, described, label, shown_directions, span_of
+from gateway.cli.trust_terms import bundle_in, described, shown_directions, span_of
 from trust_bundles import bundles as store
 from trust_bundles import versions
 from trust_bundles.anchors import Anchors, difference

@@ -44,6 +44,7 @@ __all__ = [
     "console",
     "fail",
     "grow",
+    "label",
     "on_site",
     "read_file",
     "show",
@@ -260,6 +261,11 @@ def grow(tree: Tree, name: str, value: object) -> None:
             grow(tree, name, item)
     elif value is not None:
         tree.add(Text(f"{name}: {text(value)}"))
+
+
+def label(line: str) -> Text:
+    """Return a line of a tree: names in certificates were chosen by strangers."""
+    return Text(text(line).replace("\n", " "))
 
 
 def text(value: object) -> str:

@@ -22,12 +22,12 @@ from gateway.cli.common import (
     Site,
     console,
     fail,
+    label,
     on_site,
     table,
     write_json,
 )
 from gateway.cli.policy import policy
-from gateway.cli.trust_terms import label
 from gateway.clock import utc_now
 from gateway.explanation import Explained, Explanation
 from gateway.policies import DomainPolicies, default_policy

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Final
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from rich.text import Text
 
 from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
-from gateway.cli.common import fail, read_file, text
+from gateway.cli.common import fail, read_file
 from gateway.clock import utc_now
 from trust_bundles.bundle import Bundle, read_bundle
 from trust_bundles.policy import Direction, Period
@@ -29,7 +28,6 @@ __all__ = [
     "Owners",
     "bundle_in",
     "described",
-    "label",
     "pem_in",
     "period_of",
     "shown_directions",
@@ -107,11 +105,6 @@ def described(cert: x509.Certificate) -> dict[str, Any]:
         "expires": cert.not_valid_after_utc,
         "sha256": sha256_of(cert).hex(),
     }
-
-
-def label(line: str) -> Text:
-    """Return a line of a tree: names in certificates were chosen by strangers."""
-    return Text(text(line).replace("\n", " "))
 
 
 def shown_directions(directions: Collection[Direction] | Iterable[Direction]) -> str:

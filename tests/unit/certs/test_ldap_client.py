@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from certs.errors import DirectError, Reason
-from certs.ldap_client import ANSWER_OCTETS, LdapClient
+from certs.ldap_client import LdapClient
+from certs.ldap_search import ANSWER_OCTETS
 from tests.helpers.servers import free_port
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
