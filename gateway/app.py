@@ -6,6 +6,7 @@ Talks to everything through what it makes; it alone hands out the clock.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -114,6 +115,9 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with running(config):
+        # What is there now stays: no search for garbage need look at it again.
+        gc.collect()
+        gc.freeze()
         await stopped.wait()
 
 
