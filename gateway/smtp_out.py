@@ -8,7 +8,7 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -30,6 +30,7 @@ _log = structlog.get_logger(__name__)
 
 _UNREACHED: Final = "4.4.1"  # RFC3463: no answer from host
 _NO_HOST: Final = PeerReply(550, "5.1.2", "The domain has no mail host")
+_NOT_ALLOWED: Final = PeerReply(451, "4.7.5", "the TLS policy does not allow the host")
 
 
 class Resolver(Protocol):
@@ -93,54 +94,64 @@ class SmtpSender:
     ) -> Delivery:
         """Return what became of each recipient; every failure is in the result, none raises."""
         parcel = Parcel(sender, tuple(recipients), message, size)
+        route = self._routes.get(domain) or self._routes.get("*")
+        if route is not None:
+            # What a domain publishes is about its MX, which a route stands in for.
+            configured = self._policies and self._policies.configured(domain)
+            return await self._deliver(
+                Target(route[0], *route, configured or OPPORTUNISTIC), parcel
+            )
         try:
-            targets = await self._targets(domain)
+            hosts = await self._resolver.mx(domain)
         except NoMailError as error:
             return undelivered(domain, parcel, PeerReply(550, error.status, error.detail))
         except DirectError as error:
-            status = "4.4.3" if error.reason is Reason.DIRECTORY_UNAVAILABLE else "4.7.5"
-            return undelivered(domain, parcel, PeerReply(451, status, error.detail))
-        delivery = undelivered(domain, parcel, _NO_HOST)
-        for target in targets:
-            try:
-                delivery = await self._deliverer.deliver(target, parcel)
-            except UnreachableError as error:
-                _log.info("smtp target unreachable", host=target.host, error=str(error))
-                reply = PeerReply(451, _UNREACHED, str(error))
-                delivery = undelivered(target.host, parcel, reply, target.policy)
-            if not may_try_another(delivery):
-                break
-        return delivery
+            return undelivered(domain, parcel, _not_now(error))
+        delivery: Delivery | None = None
+        async for target in self._targets(domain, hosts):
+            if isinstance(target, Target):
+                delivery = await self._deliver(target, parcel)
+                if not may_try_another(delivery):
+                    break
+            else:
+                delivery = delivery or undelivered(domain, parcel, target)
+        return delivery or undelivered(domain, parcel, _NO_HOST)
 
     async def close(self) -> None:
         """Say QUIT on every connection that is kept."""
         await self._connections.close()
 
-    async def _targets(self, domain: str) -> Sequence[Target]:
-        """Return where to try, in order.
+    async def _targets(
+        self, domain: str, hosts: Sequence[tuple[str, int]]
+    ) -> AsyncIterator[Target | PeerReply]:
+        """Yield where to try, in order, or what keeps us from a host; that is no other's affair."""
+        for host, port in hosts:
+            try:
+                policy = await self._policy(domain, host, port)
+                addresses = await self._resolver.addresses(host) if policy else ()
+            except DirectError as error:
+                yield _not_now(error)
+                continue
+            if policy is None:
+                yield _NOT_ALLOWED
+                continue
+            for address in addresses:
+                yield Target(host, address, port, policy)
 
-        Raises:
-            NoMailError: the domain takes no mail.
-            DirectError: DIRECTORY_UNAVAILABLE; or BACKBONE_UNAVAILABLE where its policy allows
-                none of its hosts.
-        """
-        route = self._routes.get(domain) or self._routes.get("*")
-        if route is not None:
-            # What a domain publishes is about its MX, which a route stands in for.
-            configured = self._policies and self._policies.configured(domain)
-            return [Target(route[0], *route, configured or OPPORTUNISTIC)]
-        hosts = await self._resolver.mx(domain)
-        policies = [await self._policy(domain, *host) for host in hosts]
-        if hosts and not any(policies):
-            raise DirectError(Reason.BACKBONE_UNAVAILABLE, "the TLS policy allows no host")
-        return [
-            Target(host, address, port, policy)
-            for (host, port), policy in zip(hosts, policies, strict=True)
-            if policy is not None
-            for address in await self._resolver.addresses(host)
-        ]
+    async def _deliver(self, target: Target, parcel: Parcel) -> Delivery:
+        try:
+            return await self._deliverer.deliver(target, parcel)
+        except UnreachableError as error:
+            _log.info("smtp target unreachable", host=target.host, error=str(error))
+            reply = PeerReply(451, _UNREACHED, str(error))
+            return undelivered(target.host, parcel, reply, target.policy)
 
     async def _policy(self, domain: str, host: str, port: int) -> TlsPolicy | None:
         if self._policies is None:
             return OPPORTUNISTIC
         return await self._policies.policy(domain, host, port)
+
+
+def _not_now(error: DirectError) -> PeerReply:
+    status = "4.4.3" if error.reason is Reason.DIRECTORY_UNAVAILABLE else "4.7.5"
+    return PeerReply(451, status, error.detail)

@@ -29,13 +29,17 @@ IMPATIENT = Timeouts(0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
 
 
 class Routes:
-    """A resolver in a dict: hosts of a domain; every host is on loopback. `error` is raised."""
+    """A resolver in a dict: hosts of a domain, on loopback but for `at`. `error` is raised."""
 
     def __init__(
-        self, hosts: Sequence[tuple[str, int]] = (), error: DirectError | None = None
+        self,
+        hosts: Sequence[tuple[str, int]] = (),
+        error: DirectError | None = None,
+        at: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._hosts = hosts
         self._error = error
+        self._at = at or {}
 
     async def mx(self, domain: str) -> Sequence[tuple[str, int]]:
         if self._error is not None:
@@ -43,7 +47,9 @@ class Routes:
         return self._hosts
 
     async def addresses(self, host: str) -> Sequence[str]:
-        return ["127.0.0.1"] if host != "nowhere.example" else []
+        if host == "dark.example":
+            raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "no answer about its address")
+        return self._at.get(host, ["127.0.0.1"]) if host != "nowhere.example" else []
 
 
 def sender(
@@ -52,11 +58,12 @@ def sender(
     routes: Mapping[str, tuple[str, int]] | None = None,
     timeouts: Timeouts = QUICK,
     error: DirectError | None = None,
+    at: Mapping[str, Sequence[str]] | None = None,
 ) -> SmtpSender:
     return SmtpSender(
         hostname="mx.a.example",
         routes=routes or {},
-        resolver=Routes(hosts, error),
+        resolver=Routes(hosts, error, at),
         timeouts=timeouts,
     )
 
@@ -335,6 +342,40 @@ async def test_routing_that_fails(error: DirectError, expected: tuple[Reason, st
 
 async def test_a_domain_without_any_host_is_refused() -> None:
     assert outcome(await send(sender([("nowhere.example", 25)]))) == [(P, "5.1.2")]
+
+
+async def test_a_host_whose_address_is_not_to_be_had_now_stands_in_nobodys_way() -> None:
+    server = ScriptedServer()
+    async with serving(server) as (_, port):
+        # A backup before which the first host already has the message, and one before it.
+        for hosts in (["first", "dark.example"], ["dark.example", "nowhere.example", "last"]):
+            out = sender([(host, port) for host in hosts])
+            assert outcome(await send(out)) == [(None, "2.0.0")]
+            await out.close()
+    assert len(server.messages) == 2
+
+
+@pytest.mark.parametrize("hosts", [["dark.example", "nowhere.example"], ["dark.example"]])
+async def test_a_host_whose_address_is_not_to_be_had_now_is_temporary(hosts: list[str]) -> None:
+    out = sender([(host, 25) for host in hosts])
+    assert outcome(await send(out)) == [(Reason.BACKBONE_UNAVAILABLE, "4.4.3")]
+
+
+async def listening_on(address: str, port: int) -> tuple[asyncio.Server, ScriptedServer]:
+    script = ScriptedServer()
+    server = await asyncio.start_server(script.serve, address, port)
+    script.address = server.sockets[0].getsockname()[:2]
+    return server, script
+
+
+@pytest.mark.parametrize("alive", ["::1", "127.0.0.1"])
+async def test_a_host_is_tried_at_each_of_its_addresses_of_either_family(alive: str) -> None:
+    server, script = await listening_on(alive, 0)
+    out = sender([("both", script.address[1])], at={"both": ["::1", "127.0.0.1"]})
+    assert outcome(await send(out)) == [(None, "2.0.0")]
+    await out.close()
+    server.close()
+    assert len(script.messages) == 1
 
 
 async def test_nobody_listening_is_temporary() -> None:

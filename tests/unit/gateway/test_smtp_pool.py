@@ -46,6 +46,7 @@ class World:
     policies: Mapping[str, TlsPolicy | None] = field(default_factory=dict)
     configured_policy: TlsPolicy | None = None
     dns_works: bool = True
+    bogus: str = ""
 
     async def mx(self, domain: str) -> Sequence[tuple[str, int]]:
         return self.hosts
@@ -57,7 +58,7 @@ class World:
         return self.configured_policy
 
     async def policy(self, domain: str, host: str, port: int) -> TlsPolicy | None:
-        if not self.dns_works:
+        if not self.dns_works or host == self.bogus:
             raise DirectError(Reason.DIRECTORY_UNAVAILABLE, "bogus TLSA")
         return self.policies.get(host, OPPORTUNISTIC)
 
@@ -230,6 +231,16 @@ async def test_a_host_the_policy_does_not_name_is_passed_over() -> None:
 async def test_a_domain_whose_policy_allows_no_host_has_to_wait() -> None:
     world = World([("mx.evil.example", 25)], {"mx.evil.example": None})
     assert status_of(await send_once(sender_in(world))) == "4.7.5"
+
+
+async def test_a_host_whose_policy_cannot_be_learnt_securely_is_passed_over() -> None:
+    """RFC7672 2.1.2: nothing is sent to it, but the other hosts have policies of their own."""
+    other, reception = ScriptedServer(), MemoryReception()
+    async with serving(other) as (_, dark), listening(reception) as (_, port):
+        world = World([("mx.dark.example", dark), (HOST, port)], bogus="mx.dark.example")
+        delivery = await send_once(sender_in(world))
+    assert (status_of(delivery), delivery.host) == ("2.0.0", HOST)
+    assert other.connections == 0
 
 
 async def test_a_policy_that_cannot_be_learnt_securely_has_to_wait() -> None:
