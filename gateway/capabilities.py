@@ -53,16 +53,18 @@ def seen(
     connection: sa.Connection, addresses: Sequence[DirectAddress], now: datetime
 ) -> list[frozenset[ContentEncryption]]:
     """Return what each of `addresses` was seen to decrypt; nothing where nobody knows."""
-    table = peer_capability
-    query = sa.select(table.c.address_key, table.c.ciphers).where(
-        table.c.address_key.in_([address.key for address in addresses]),
-        table.c.seen_at > now - AGE,
-    )
-    known = {row.address_key: frozenset(row.ciphers.split()) for row in connection.execute(query)}
-    return [
-        frozenset(c for c in ContentEncryption if c.value in known.get(address.key, ()))
-        for address in addresses
-    ]
+    since = now - AGE
+    return [_seen(connection, address, since) for address in addresses]
+
+
+def _seen(
+    connection: sa.Connection, address: DirectAddress, since: datetime
+) -> frozenset[ContentEncryption]:
+    row = connection.execute(_KNOWN, {"the_key": address.key}).first()
+    if row is None or row.seen_at <= since:
+        return frozenset()
+    names = row.ciphers.split()
+    return frozenset(cipher for cipher in ContentEncryption if cipher.value in names)
 
 
 _KNOWN: Final = sa.select(peer_capability.c.ciphers, peer_capability.c.seen_at).where(

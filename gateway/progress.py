@@ -68,8 +68,9 @@ def advance(
         and _move(connection, message, by_address[change.address], change, now)
     )
     if applied:
-        _tell_author(connection, message, applied, now)
-        announce(connection, message, now)
+        rows = messages.recipients_of(connection, message.id)
+        _tell_author(connection, message, applied, rows, now)
+        _announce(connection, message, rows, now)
     return applied
 
 
@@ -114,7 +115,12 @@ def _move(
 
 def announce(connection: Connection, message: Message, now: datetime) -> None:
     """Show the recipients' states on the sender's resource; finish what is complete."""
-    rows = messages.recipients_of(connection, message.id)
+    _announce(connection, message, messages.recipients_of(connection, message.id), now)
+
+
+def _announce(
+    connection: Connection, message: Message, rows: Sequence[Recipient], now: datetime
+) -> None:
     if message.source is Source.FHIR:
         states = [_shown(row) for row in rows]
         records.delivery_changed(connection, message=message.id, states=states, now=now)
@@ -141,15 +147,19 @@ def _is_final(message: Message, state: State) -> bool:
 
 
 def _tell_author(
-    connection: Connection, message: Message, applied: Sequence[Change], now: datetime
+    connection: Connection,
+    message: Message,
+    applied: Sequence[Change],
+    rows: Sequence[Recipient],
+    now: datetime,
 ) -> None:
     """Put the jobs that tell an edge user of outcomes; DN-022: never of a notification's."""
     if message.kind is not Kind.MESSAGE or message.source is not Source.EDGE:
         return
-    rows = {row.address: row for row in messages.recipients_of(connection, message.id)}
+    by_address = {row.address: row for row in rows}
     successes, failures = [], []
     for change in applied:
-        row = rows[change.address]
+        row = by_address[change.address]
         action = _success(message, row)
         if row.state == State.FAILED.value and Notify.FAILURE in row.wish.notify:
             status = change.status or _status(change.reason)

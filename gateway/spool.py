@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import io
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,12 +25,21 @@ from certs.ports import Clock, Database
 from gateway.ports import StoredBody
 from gateway.tables import body
 
-__all__ = ["INLINE_OCTETS", "SpoolBodies", "SpoolSink", "forget", "record", "stored"]
+__all__ = [
+    "FRESH_OCTETS",
+    "INLINE_OCTETS",
+    "SpoolBodies",
+    "SpoolSink",
+    "forget",
+    "record",
+    "stored",
+]
 
 # Above this size a row costs more than a file, and holds SQLite's one writer for too long.
 INLINE_OCTETS: Final = 256 * 1024
 # Nothing takes an hour between the last octet of a body and the commit that names it.
 ORPHAN_AGE: Final = timedelta(hours=1)
+FRESH_OCTETS: Final = 8 * 1024 * 1024
 _PART: Final = ".part"  # the suffix of a file that is not whole yet
 _SWEEP_KEYS: Final = 500
 
@@ -42,13 +51,14 @@ class SpoolBodies:
         self._database = database
         self._folder = folder
         self._clock = clock
+        self._fresh = _Fresh()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A file is as durable as the folder that it is in, and that one as its own.
         _sync_folder(folder.parent)
 
     def sink(self) -> SpoolSink:
         """Return a new, empty sink."""
-        return SpoolSink(self._folder / new_id(self._clock()).hex)
+        return SpoolSink(self._folder / new_id(self._clock()).hex, self._fresh.keep)
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[BinaryIO]:
@@ -58,6 +68,10 @@ class SpoolBodies:
             DirectError: RESOURCE_NOT_FOUND; there is no such body. INTERNAL; its file cannot be
                 opened.
         """
+        fresh = self._fresh.take(key)
+        if fresh is not None:
+            yield io.BytesIO(fresh)
+            return
         row = await self._database.read(lambda c: c.execute(_FIND, {"the_key": key}).first())
         if row is None:
             raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no body {key}")
@@ -96,15 +110,42 @@ class SpoolBodies:
             (self._folder / name).unlink(missing_ok=True)
 
 
+class _Fresh:
+    """Small bodies that this process has just made: whoever works on them next opens them at once.
+
+    Each is handed out once, and few are kept, so that nothing outlives its row for long.
+    """
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+        self._octets = 0
+
+    def keep(self, key: str, octets: bytes) -> None:
+        self._bodies[key] = octets
+        self._octets += len(octets)
+        while self._octets > FRESH_OCTETS:
+            self.take(next(iter(self._bodies)))
+
+    def take(self, key: str) -> bytes | None:
+        octets = self._bodies.pop(key, None)
+        self._octets -= len(octets or b"")
+        return octets
+
+
+def _nowhere(_key: str, _octets: bytes) -> None:
+    """Keep nothing."""
+
+
 class SpoolSink:
     """Implements `gateway.ports.BodySink`: in memory up to `INLINE_OCTETS`, then in a file.
 
     `write` is called from the event loop: it hands octets to the page cache and never waits for
-    the disk. `finish` does, in a thread.
+    the disk. `finish` does, in a thread; what stays in memory it also hands to `keep`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Callable[[str, bytes], None] = _nowhere) -> None:
         self._path = path
+        self._keep = keep
         self._part = path.with_suffix(_PART)
         self._memory = bytearray()
         self._file: io.FileIO | None = None
@@ -153,6 +194,7 @@ class SpoolSink:
         inline = None
         if self._file is None:
             inline = bytes(self._memory)
+            self._keep(self._path.name, inline)
         else:
             try:
                 await asyncio.to_thread(self._sync, self._file)

@@ -14,7 +14,7 @@ from certs.errors import DirectError, Reason
 from gateway import spool
 from gateway.database import SqlDatabase
 from gateway.ports import StoredBody
-from gateway.spool import INLINE_OCTETS, SpoolBodies
+from gateway.spool import FRESH_OCTETS, INLINE_OCTETS, SpoolBodies
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 SMALL = b"small body\r\n"
@@ -42,6 +42,8 @@ async def store(
     assert sink.size == len(content)
     stored = await sink.finish()
     await database.write(lambda c: spool.record(c, stored, NOW))
+    async with bodies.open(stored.key):
+        pass  # what was just made is opened from memory once; from here on it is the stored one
     return stored
 
 
@@ -179,3 +181,29 @@ async def test_a_disk_that_takes_no_more_is_an_internal_error(
     with pytest.raises(DirectError) as caught:
         bodies.sink().write(LARGE)
     assert caught.value.reason is Reason.INTERNAL
+
+
+async def test_what_was_just_made_is_opened_without_the_database_once(bodies: SpoolBodies) -> None:
+    sink = bodies.sink()
+    sink.write(b"small")
+    body = await sink.finish()
+    async with bodies.open(body.key) as file:
+        assert file.read() == b"small"
+    # The second time its row counts, which there is not.
+    with pytest.raises(DirectError) as caught:
+        async with bodies.open(body.key):
+            pass
+    assert caught.value.reason is Reason.RESOURCE_NOT_FOUND
+
+
+async def test_few_fresh_bodies_are_kept_the_oldest_go_first(bodies: SpoolBodies) -> None:
+    keys = []
+    for _ in range(FRESH_OCTETS // INLINE_OCTETS + 1):
+        sink = bodies.sink()
+        sink.write(b"x" * INLINE_OCTETS)
+        keys.append((await sink.finish()).key)
+    with pytest.raises(DirectError):
+        async with bodies.open(keys[0]):
+            pass
+    async with bodies.open(keys[1]) as file:
+        assert len(file.read()) == INLINE_OCTETS
