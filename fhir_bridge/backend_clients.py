@@ -22,7 +22,7 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from fhir_bridge.assertion import Assertion, public_keys
 from fhir_bridge.clients import Client, digest, require_unused
-from fhir_bridge.scopes import ALL, Scopes, parse_scopes
+from fhir_bridge.scopes import USUAL, Scopes, parse_scopes
 from fhir_bridge.tables import (
     fhir_access_token,
     fhir_assertion,
@@ -44,7 +44,7 @@ def add_backend_client(
     jwks: str,
     now: datetime,
     *,
-    scopes: str = ALL,
+    scopes: str = USUAL,
 ) -> UUID:
     """Return the `client_id` of a new client that signs with a key of `jwks`.
 

@@ -23,7 +23,7 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.tables import UtcDateTime
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.scopes import ALL, EVERYTHING, Scopes, parse_scopes
+from fhir_bridge.scopes import EVERYTHING, USUAL, Scopes, parse_scopes
 from fhir_bridge.tables import fhir_access_token, fhir_client, fhir_client_mailbox
 
 __all__ = [
@@ -85,7 +85,7 @@ def add_client(
     mailboxes: Sequence[DirectAddress],
     now: datetime,
     *,
-    scopes: str = ALL,
+    scopes: str = USUAL,
 ) -> str:
     """Return the token of a new client that acts for `mailboxes`.
 

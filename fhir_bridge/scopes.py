@@ -15,12 +15,26 @@ from typing import Final
 
 from certs.errors import DirectError, Reason
 
-__all__ = ["ALL", "EVERYTHING", "INTERACTIONS", "OPERATIONS", "Scopes", "parse_scopes"]
+__all__ = [
+    "ALL",
+    "EVERYTHING",
+    "INTERACTIONS",
+    "OPERATIONS",
+    "USUAL",
+    "Scopes",
+    "parse_scopes",
+]
 
 # "*" is every type but these, which are an administrator's and must be named.
 NAMED_ONLY: Final = frozenset({"AuditEvent"})
 ANY: Final = "*"
 ALL: Final = "system/*.cruds"
+# What a client gets that is registered without scopes: all of its mailboxes' own, and reading the
+# directory. Whoever may change the directory may lead the mail of others astray: that is granted.
+USUAL: Final = (
+    "system/*.rs system/Binary.cruds system/Communication.cruds system/CommunicationRequest.cruds "
+    "system/DocumentReference.cruds system/Media.cruds system/Subscription.cruds system/Task.cruds"
+)
 SCOPES_CHARACTERS_MAX: Final = 4000
 _SCOPE: Final = re.compile(r"system/(\*|[A-Z][A-Za-z]{2,63})\.(c?r?u?d?s?|read|write|\*)")
 _VERSION_1: Final = {"read": "rs", "write": "cud", "*": "cruds"}

@@ -27,6 +27,7 @@ from certs.address import DirectAddress
 from certs.issue import KeyKind
 from certs.kek import read_kek
 from fhir_bridge import clients
+from fhir_bridge.scopes import ALL
 from gateway import domains
 from gateway.app import Listening, running
 from gateway.clock import utc_now
@@ -204,7 +205,8 @@ async def _set_up(plan: _Plan, config: Config, now: datetime) -> _Made:
         keys.add(c, bound, subject=plan.user, kek=kek, now=now)
         keys.add(c, domain, subject=plan.domain, kek=kek, now=now)
         domains.add_edge_user(c, "ehr", hashed, [plan.user, plan.desk], now)
-        return clients.add_client(c, "app", [plan.user, plan.desk], now)
+        # To try everything with: it may edit the directory too.
+        return clients.add_client(c, "app", [plan.user, plan.desk], now, scopes=ALL)
 
     async with SqlDatabase.open(config.database_url) as database:
         token = await database.write(work)

@@ -31,7 +31,7 @@ from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
 from certs.policy import Profile
 from fhir_bridge.assertion import public_keys
-from fhir_bridge.scopes import ALL, parse_scopes
+from fhir_bridge.scopes import USUAL, parse_scopes
 from gateway.address_settings import read_settings, write_settings
 from trust_bundles.policy import Direction
 
@@ -173,7 +173,7 @@ def _client(name: str, given: _Given) -> Thing:
     jwks = given.take("jwks", "")
     values = {
         "mailboxes": _keys(given.take("mailboxes", [])),
-        "scopes": parse_scopes(given.take("scopes", ALL)).text,
+        "scopes": parse_scopes(given.take("scopes", USUAL)).text,
         "enabled": given.take("enabled", True),
         "jwks": public_keys(jwks) if jwks else "",
     }

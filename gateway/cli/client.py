@@ -17,7 +17,7 @@ from certs.errors import DirectError, Reason
 from fhir_bridge import client_control as control
 from fhir_bridge import clients as store
 from fhir_bridge.backend_clients import add_backend_client
-from fhir_bridge.scopes import ALL
+from fhir_bridge.scopes import USUAL
 from gateway import domains
 from gateway.cli.asking import confirm
 from gateway.cli.common import (
@@ -38,7 +38,10 @@ __all__ = ["clients"]
 clients = typer.Typer(help="Programs that call the FHIR API.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of the program.")]
-SCOPE_HELP = "SMART scopes, such as system/Communication.rs; default: all but AuditEvent."
+SCOPE_HELP = (
+    "SMART scopes, such as system/Communication.rs. Default: its mailboxes' mail, and reading the "
+    "shared directory; system/*.cruds may change that directory too."
+)
 
 
 @clients.command("add")
@@ -59,7 +62,7 @@ def add_client(
     Example: direct-gateway client add clinic-app --mailbox dr.rivera@direct.example.org
     """
     keys = _text(jwks)
-    scopes = " ".join(scope) if scope else ALL
+    scopes = " ".join(scope) if scope else USUAL
 
     def work(c: Connection, site: Site) -> Change:
         mailboxes = _ours(c, mailbox)
@@ -106,14 +109,17 @@ def change_client(
     mailbox: Annotated[
         list[str] | None, typer.Option(help="Address it acts for: all of them, anew.")
     ] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="All of its scopes, anew.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="All of its scopes, anew; system/*.cruds lets it edit the directory."),
+    ] = None,
     jwks: Annotated[Path | None, typer.Option(help="Its public keys, anew.")] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Say anew what a program acts for, or what it may do; in force at its next request.
 
-    Example: direct-gateway client change clinic-app --mailbox desk@direct.example.org
+    Example: direct-gateway client change clinic-app --scope 'system/*.cruds'
     """
     keys = _text(jwks)
     scopes = " ".join(scope) if scope else None

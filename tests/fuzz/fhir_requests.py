@@ -25,6 +25,7 @@ from fhir_bridge.api import create_app
 from fhir_bridge.clients import add_client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.operation_definitions import OPERATIONS
+from fhir_bridge.scopes import ALL
 from fhir_bridge.xml_format import to_xml
 from tests.helpers.database import open_sqlite
 from tests.unit.fhir_bridge.conftest import (
@@ -110,7 +111,7 @@ async def send(count: int, seed: int, ids: list[str] | None = None) -> Answered:
                 requests_per_minute=1_000_000_000,
             )
             token = await database.write(
-                lambda c: add_client(c, "fuzz", [parse_address(ANNA)], NOW)
+                lambda c: add_client(c, "fuzz", [parse_address(ANNA)], NOW, scopes=ALL)
             )
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
             headers = {"authorization": f"Bearer {token}"}

@@ -14,6 +14,7 @@ import httpx
 
 from certs.address import DirectAddress
 from fhir_bridge.clients import add_client
+from fhir_bridge.scopes import ALL
 from gateway import domains
 from gateway.clock import utc_now
 from gateway.sandbox import Hisp, Sandbox, open_sandbox
@@ -71,7 +72,7 @@ class FhirSite:
         def work(connection: Any) -> str:
             for mailbox in mailboxes:
                 domains.add_address(connection, mailbox, now)
-            return add_client(connection, name, mailboxes, now)
+            return add_client(connection, name, mailboxes, now, scopes=ALL)
 
         return await hisp.listening.database.write(work)
 

@@ -28,6 +28,7 @@ from fhir_bridge.delivery import RecipientState
 from fhir_bridge.inbound import view
 from fhir_bridge.ports import Prospect, Submission
 from fhir_bridge.records import delivery_changed, store_received
+from fhir_bridge.scopes import ALL
 from fhir_bridge.terms import Terms
 from fhir_bridge.trust import Trust
 from gateway.database import SqlDatabase
@@ -180,9 +181,12 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)
     now: datetime = NOW
 
-    async def add_client(self, name: str, *addresses: str) -> dict[str, str]:
+    async def add_client(self, name: str, *addresses: str, scopes: str = ALL) -> dict[str, str]:
+        """Return the headers of a new client, which may edit the directory too."""
         mailboxes = [parse_address(address) for address in addresses]
-        token = await self.database.write(lambda c: add_client(c, name, mailboxes, NOW))
+        token = await self.database.write(
+            lambda c: add_client(c, name, mailboxes, NOW, scopes=scopes)
+        )
         return {"authorization": f"Bearer {token}"}
 
     async def receive(

@@ -19,6 +19,7 @@ from fhir_bridge.access import AccessLog
 from fhir_bridge.api import create_app
 from fhir_bridge.backend_clients import add_backend_client
 from fhir_bridge.clients import add_client, disable_client
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.operation_definitions import OPERATIONS
 from fhir_bridge.scopes import OPERATIONS as OPERATION_SCOPES
 from gateway import audit
@@ -29,6 +30,11 @@ TOKEN_URL = "https://gw.hillside.example/oauth2/token"
 ES384 = jwk.ECKey.generate_key("P-384")
 RS384 = jwk.RSAKey.generate_key(2048)
 OTHER = jwk.ECKey.generate_key("P-384")
+# What a client writes that was granted nothing but its mailboxes.
+OWN_TYPES = frozenset(
+    {"Binary", "Communication", "CommunicationRequest", "DocumentReference", "Media"}
+    | {"Subscription", "Task"}
+)
 
 
 @dataclass
@@ -428,3 +434,45 @@ async def test_only_listed_pages_may_call_from_a_browser(world: World) -> None:
         assert "access-control-allow-origin" not in answer.headers
     plain = await world.http.get("/Communication", headers={"origin": "https://app.example"})
     assert "access-control-allow-origin" not in plain.headers
+
+
+async def test_a_client_without_granted_scopes_reads_the_directory_and_changes_nothing_of_it(
+    world: World,
+) -> None:
+    person = {"resourceType": "Practitioner", "name": [{"family": "Ray"}]}
+    made = (await world.http.post("/Practitioner", json=person)).json()
+    token = await world.database.write(lambda c: add_client(c, "usual", [parse_address(ANNA)], NOW))
+    usual = {"authorization": f"Bearer {token}"}
+    path = f"/Practitioner/{made['id']}"
+    assert (await world.http.get(path, headers=usual)).status_code == 200
+    assert (await world.http.get("/Practitioner?family=ray", headers=usual)).json()["total"] == 1
+    refused = [
+        await world.http.post("/Practitioner", json=person, headers=usual),
+        await world.http.put(path, json=made, headers=usual),
+        await world.http.put("/Practitioner?family=ray", json=person, headers=usual),
+        await world.http.patch(path, json={"active": False}, headers=usual),
+        await world.http.delete(path, headers=usual),
+    ]
+    assert [answer.status_code for answer in refused] == [403] * 5
+    for kind in sorted(TYPES.keys() - OWN_TYPES):
+        answer = await world.http.post(f"/{kind}", json={"resourceType": kind}, headers=usual)
+        assert answer.status_code in (403, 405), kind
+    entry = {"request": {"method": "POST", "url": "Practitioner"}, "resource": person}
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+    assert (await world.http.post("", json=bundle, headers=usual)).status_code == 403
+    batch = await world.http.post("", json={**bundle, "type": "batch"}, headers=usual)
+    assert batch.json()["entry"][0]["response"]["status"].startswith("403")
+
+
+async def test_a_client_without_granted_scopes_does_all_with_its_own_mail(world: World) -> None:
+    token = await world.database.write(lambda c: add_client(c, "usual", [parse_address(ANNA)], NOW))
+    usual = {"authorization": f"Bearer {token}"}
+    sent = await world.http.post("/Communication", json=communication(), headers=usual)
+    task = {"resourceType": "Task", "status": "requested", "intent": "order"}
+    made = [
+        sent,
+        await world.http.post("/Binary", content=b"octets", headers=usual),
+        await world.http.post("/Task", json=task, headers=usual),
+    ]
+    assert [answer.status_code for answer in made] == [201] * 3
+    assert (await world.http.get("/Communication", headers=usual)).json()["total"] >= 1
