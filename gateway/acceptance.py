@@ -216,7 +216,8 @@ class SmtpReception:
     async def _commit(self, new: NewMessage, now: datetime) -> UUID:
         kind = "outgoing" if new.direction is Direction.OUTGOING else "incoming"
         jobs = [first_job(kind, new, now)]
-        if any(Notify.DELAY in wish.notify for wish in new.wishes.values()):
+        delay_counts = any(Notify.DELAY in wish.notify for wish in new.wishes.values())
+        if delay_counts and new.kind is Kind.MESSAGE:  # DN-022
             jobs.append(first_job("delayed", new, now + self._windows.delay))
         accepted, _ = await self._database.write(lambda c: messages.accept(c, new, jobs, now))
         return accepted

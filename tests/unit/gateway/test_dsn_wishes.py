@@ -203,6 +203,25 @@ async def test_a_delay_is_not_told_to_who_did_not_ask(agent: Agent, wish: Wish) 
     assert await told(agent) == []
 
 
+@pytest.mark.parametrize("kind", ["disposition-notification", "delivery-status"])
+async def test_nothing_is_told_of_a_notification_whatever_is_wished(
+    agent: Agent, kind: str
+) -> None:
+    """DN-022."""
+    agent.peers.replies = {CHEN: BUSY}
+    everything = Wish(frozenset({Notify.SUCCESS, Notify.FAILURE, Notify.DELAY}))
+    report = [f"Content-Type: multipart/report; report-type={kind}; boundary=b"]
+    body = f"--b\r\nContent-Type: message/{kind}\r\n\r\nX: 1\r\n--b--"
+    content = mail(RIVERA, CHEN, more=["MIME-Version: 1.0", *report], body=body)
+    await agent.submit(content, CHEN, wishes={CHEN: everything})
+    for hours in (0, 1, 30):
+        agent.clock.now += timedelta(hours=hours)
+        await agent.transmission.time_out()
+        await agent.run()
+    assert await told(agent) == []
+    assert await agent.jobs() == []
+
+
 async def test_what_has_left_is_not_delayed(agent: Agent) -> None:
     await sent(agent, DELAYED)
     await agent.run("outgoing", "deliver")
