@@ -11,7 +11,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from cryptography.hazmat.primitives import hashes
 
@@ -23,13 +23,14 @@ from gateway.header import (
     HEADER_OCTETS,
     Field,
     end_of_header,
-    media_type,
     parse_header,
-    transfer_encoding,
+    part_kind,
 )
 from gateway.transfer import Decoder, decoder_for
 
 __all__ = ["SignedEntity"]
+
+_SHORT_HEADER_OCTETS: Final = 2048
 
 
 class SignedEntity:
@@ -107,14 +108,21 @@ class SignedEntity:
         if self._header is None:
             self._write(self._decoder.feed(piece))
             return
-        self._header += bytes(piece)
-        found = end_of_header(self._header)
-        if (found[0] if found else len(self._header)) > HEADER_OCTETS:
+        # Most headers are short: the long piece is not copied for nothing.
+        come = len(self._header)
+        header = self._header + bytes(piece[:_SHORT_HEADER_OCTETS])
+        found = end_of_header(header)
+        if found is None:
+            header += bytes(piece[_SHORT_HEADER_OCTETS:])
+            found = end_of_header(header)
+        if (found[0] if found else len(header)) > HEADER_OCTETS:
             raise malformed("the header of the signed part is too long")
-        if found is not None:
-            header, self._header = self._header, None
-            self._start(header[: found[0]], header[found[0] : found[1]])
-            self._write(self._decoder.feed(memoryview(header)[found[1] :]))
+        if found is None:
+            self._header = header
+            return
+        self._header = None
+        self._start(header[: found[0]], header[found[0] : found[1]])
+        self._write(self._decoder.feed(memoryview(piece)[found[1] - come :]))
 
     def _unwrap_rest(self) -> None:
         if self._header is not None:
@@ -122,19 +130,18 @@ class SignedEntity:
         self._write(self._decoder.finish())
 
     def _start(self, header: bytes, empty_line: bytes) -> None:
-        fields = parse_header(header)
-        kind = media_type(fields).name
-        self.wrapped = kind == "message/rfc822"
+        kind, encoding = part_kind(header)
+        self.wrapped = kind.name == "message/rfc822"
         if self.wrapped:
             # AS-028, T-11: peers send the wrapper in any transfer encoding, base64 too.
-            self._decoder = decoder_for(transfer_encoding(fields))
+            self._decoder = decoder_for(encoding)
             return
-        if kind == "multipart/signed" or "pkcs7" in kind:
+        if kind.name == "multipart/signed" or "pkcs7" in kind.name:
             raise malformed("there is a signed or encrypted layer inside the signature")
         if not self._policy.accept_unwrapped:
             raise malformed("the message is not wrapped")
         # AS-022: what the signature covers goes before what it does not.
-        signed = {field.name for field in fields}
+        signed = {field.name for field in parse_header(header)}
         for field in self._outer:
             if field.name not in signed and not field.name.startswith("content-"):
                 self._write(field.raw)

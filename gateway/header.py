@@ -25,6 +25,7 @@ __all__ = [
     "end_of_header",
     "media_type",
     "parse_header",
+    "part_kind",
     "read_header",
     "transfer_encoding",
     "value_of",
@@ -33,6 +34,7 @@ __all__ = [
 HEADER_OCTETS: Final = 64 * 1024
 FIELDS: Final = 1000
 _CHUNK_OCTETS: Final = 8 * 1024
+_USUAL_OCTETS: Final = 256
 
 # RFC5322 2.2: printable ASCII but colon; obsolete syntax (4.5) lets blanks precede the colon.
 _FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
@@ -56,8 +58,8 @@ class Field(NamedTuple):
     @property
     def value(self) -> str:
         """The unfolded value; octets outside ASCII stand for themselves (Latin-1)."""
-        body = self.raw.partition(b":")[2].decode("latin-1")
-        return _FOLD.sub("", body).strip(" \t\r\n")
+        body = self.raw.partition(b":")[2].decode("latin-1").strip(" \t\r\n")
+        return _FOLD.sub("", body) if "\n" in body else body
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,25 @@ def transfer_encoding(fields: Iterable[Field]) -> str:
     """
     value = value_of(fields, "content-transfer-encoding")
     return "7bit" if value is None else _without_comments(value).strip().lower()
+
+
+def part_kind(header: bytes) -> tuple[MediaType, str]:
+    """Return media type and transfer encoding of the MIME part that has this `header`.
+
+    Raises:
+        DirectError: as `parse_header`, `media_type` and `transfer_encoding`.
+    """
+    return _remembered(header) if len(header) <= _USUAL_OCTETS else _part_kind(header)
+
+
+@lru_cache(maxsize=64)  # an agent writes the same before every signature, and around every message
+def _remembered(header: bytes) -> tuple[MediaType, str]:
+    return _part_kind(header)
+
+
+def _part_kind(header: bytes) -> tuple[MediaType, str]:
+    fields = parse_header(header)
+    return media_type(fields), transfer_encoding(fields)
 
 
 def _without_comments(value: str) -> str:

@@ -35,6 +35,7 @@ from gateway.header import (
     MediaType,
     media_type,
     parse_header,
+    part_kind,
     read_header,
     transfer_encoding,
 )
@@ -289,10 +290,10 @@ def _announced(micalg: str) -> frozenset[Digest]:
 
 def _signature(part: bytes) -> bytes:
     window = Window([part])
-    fields = parse_header(window.header())
-    if media_type(fields).name not in _PKCS7_SIGNATURE:
+    kind, encoding = part_kind(window.header())
+    if kind.name not in _PKCS7_SIGNATURE:
         raise malformed("the second part of the signed message is not a signature")
-    return b"".join(_decoded(window.remaining(), transfer_encoding(fields)))
+    return b"".join(_decoded(window.remaining(), encoding))
 
 
 def _chunks(message: BinaryIO, size: int) -> Iterator[bytes]:

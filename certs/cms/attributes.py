@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -37,6 +38,7 @@ _SIGNING_CERTIFICATE_V2: Final = der.oid("1.2.840.113549.1.9.16.2.47")
 
 ATTRIBUTES: Final = 32
 CAPABILITIES: Final = 256
+_USUAL_CAPABILITIES_OCTETS: Final = 512
 
 # RFC8551 2.5.2: what we can decrypt, the preferred first.
 _OFFERED: Final = (
@@ -162,8 +164,18 @@ def _capabilities(value: Element | None) -> frozenset[ContentEncryption]:
     # a preference that its reader is free to pass over, as we do where it does not parse.
     if value is None:
         return frozenset()
+    usual = len(value.content) <= _USUAL_CAPABILITIES_OCTETS
+    return _remembered(value.content) if usual else _read_capabilities(value.content)
+
+
+@lru_cache(maxsize=64)  # an agent writes the same in every message
+def _remembered(capabilities: bytes) -> frozenset[ContentEncryption]:
+    return _read_capabilities(capabilities)
+
+
+def _read_capabilities(capabilities: bytes) -> frozenset[ContentEncryption]:
     try:
-        parts = children(value.content, limit=CAPABILITIES)
+        parts = children(capabilities, limit=CAPABILITIES)
         named = {first.encoded for part in parts for first in leading(part.content, 1)}
     except DirectError:
         return frozenset()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -220,6 +220,7 @@ def _encode_transport(transport: KeyTransport) -> tuple[bytes, padding.OAEP | No
     return der.sequence(_OAEP, der.sequence(parameters)), _oaep(digest, digest)
 
 
+@lru_cache(maxsize=64)  # the same from all who use the defaults
 def _decode_transport(algorithm: Algorithm) -> tuple[str, padding.OAEP | None]:
     if algorithm.oid == _RSA:
         return KeyTransport.RSA_PKCS1.value, None
