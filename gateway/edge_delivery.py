@@ -138,6 +138,7 @@ class EdgeDelivery:
                 attempt.reason,
                 attempt.reply,
                 lambda c: timeline.add_attempts(c, task.message.id, delivery, now),
+                delivery.answered,
             )
         if "copy" in job.payload:
             # A pool's copy: what becomes of it is in the timeline, and the sender's business never.

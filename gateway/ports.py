@@ -201,6 +201,16 @@ class Attempt:
     status: str  # enhanced status, such as "2.0.0"
     reply: str  # the peer's own words, bounded and free of control characters
 
+    @property
+    def settles(self) -> bool:
+        """Is it the last attempt for this recipient?"""
+        return self.reason is None or not self.reason.retryable
+
+    @property
+    def of_recipient(self) -> bool:
+        """Is its outcome about this recipient's address or mailbox (RFC3463 X.1 and X.2)?"""
+        return self.status.startswith(("4.1.", "4.2."))
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -217,6 +227,11 @@ class Delivery:
     verified: bool
     tls_policy: str = "default"
     tls_failure: str | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Does the host work, so that only some of the recipients have to wait?"""
+        return any(attempt.settles or attempt.of_recipient for attempt in self.attempts)
 
 
 class Sender(Protocol):

@@ -96,7 +96,7 @@ class Transmission:
 
         if later and due is not None:
             reason = later[0].reason or Reason.BACKBONE_UNAVAILABLE
-            return Retry(due, reason, later[0].reply, record)
+            return Retry(due, reason, later[0].reply, record, delivery.answered)
         return Done(record)
 
     def _given_up(self, task: Task, waiting: Sequence[Recipient], error: DirectError) -> Result:

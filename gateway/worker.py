@@ -68,12 +68,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The job is to be tried again at `due_at`."""
+    """The job is to be tried again at `due_at`.
+
+    `answered`: the job's destination is there and works, whatever the reason.
+    """
 
     due_at: datetime
     reason: Reason
     detail: str
     record: Record = _nothing
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +227,8 @@ class Worker:
                     outcome = self._unforeseen(job, came_of_it)
                 else:
                     outcome = came_of_it
-            answered = not isinstance(outcome, Retry) or outcome.reason not in _SILENT
+            if isinstance(outcome, Retry):
+                answered = outcome.answered or outcome.reason not in _SILENT
         finally:
             self._destinations.ended(job.destination, self._clock(), answered=answered)
         error = await _outcome(self._record(job, outcome))

@@ -37,6 +37,8 @@ from tests.helpers.pki import NOW
 T = TypeVar("T")
 
 BUSY = (Reason.BACKBONE_UNAVAILABLE, "4.3.2", "Try again later")
+FULL = (Reason.BACKBONE_UNAVAILABLE, "4.2.2", "Mailbox full")
+AWAY = (Reason.BACKBONE_UNAVAILABLE, "4.4.1", "No route")
 UNKNOWN = (Reason.BACKBONE_REFUSED, "5.1.1", "No such user here")
 ABOUT = "<1@hillside.example>"
 FAILED = {"recipient": str(CHEN), "action": "failed", "original": None}
@@ -87,6 +89,26 @@ async def test_notice_that_came_too_late_is_in_the_timeline_as_ignored(agent: Ag
     [late] = [event for event in events if event.outcome == "ignored"]
     assert (late.what, late.who, late.detail) == ("mdn-processed", str(CHEN), "it was failed")
     assert late.at == agent.clock.now
+
+
+@pytest.mark.parametrize(
+    ("replies", "answered"),
+    [
+        pytest.param({CHEN: BUSY, NURSE: BUSY}, False, id="wants-nothing-now"),
+        pytest.param({CHEN: FULL, NURSE: FULL}, True, id="mailboxes-full"),
+        pytest.param({CHEN: UNKNOWN, NURSE: BUSY}, True, id="one-unknown"),
+        pytest.param({NURSE: BUSY}, True, id="one-taken"),
+        pytest.param({CHEN: AWAY, NURSE: AWAY}, False, id="away"),
+    ],
+)
+async def test_a_peer_that_speaks_of_single_recipients_is_there(
+    agent: Agent, replies: dict[DirectAddress, tuple[Reason, str, str]], *, answered: bool
+) -> None:
+    agent.peers.replies = dict(replies)
+    await sealed(agent)
+    [(_, result)] = await agent.run("deliver")
+    assert isinstance(result, Retry)
+    assert result.answered == answered
 
 
 async def test_each_recipient_has_the_outcome_that_the_peer_gave_it(agent: Agent) -> None:

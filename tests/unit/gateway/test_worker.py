@@ -554,6 +554,26 @@ async def test_a_silent_destination_holds_up_neither_the_others_nor_all_workers(
     assert [job.attempts for job in await jobs(sqlite_database)] == [0, 0, 0, 0, 1, 1]
 
 
+async def test_a_destination_that_puts_single_recipients_off_is_not_left_alone(
+    sqlite_database: SqlDatabase,
+) -> None:
+    jobs_in = [NewJob("a", {"n": n}, NOW, destination="b.example") for n in range(6)]
+    await sqlite_database.write(lambda c: [queue.put(c, job, NOW) for job in jobs_in])
+    tried: list[int] = []
+    all_tried = asyncio.Event()
+
+    async def deliver(job: Job) -> Result:
+        tried.append(job.payload["n"])
+        if len(tried) == len(jobs_in):
+            all_tried.set()
+        later = NOW + timedelta(hours=1)
+        return Retry(later, Reason.BACKBONE_UNAVAILABLE, "mailbox full", answered=True)
+
+    async with working(sqlite_database, {"a": deliver}, concurrency=1):
+        await asyncio.wait_for(all_tried.wait(), 30)
+    assert sorted(tried) == list(range(6))
+
+
 async def test_no_more_than_fits_run_to_one_destination_at_a_time(
     sqlite_database: SqlDatabase,
 ) -> None:
