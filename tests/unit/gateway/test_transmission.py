@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from gateway import audit, messages, progress, queue_control
 from gateway.database import SqlDatabase
