@@ -41,6 +41,7 @@ _ACTIONS: Final = {
     "read": "R",
     "vread": "R",
     "search-type": "R",
+    "search-system": "R",
     "history-instance": "R",
     "history-type": "R",
     "history-system": "R",

@@ -297,7 +297,7 @@ def _entry(item: Any, position: int, base_url: str) -> _Entry:
     if not all(value.isascii() and value.isprintable() for value in conditions.values()):
         raise FhirError(Reason.RESOURCE_INVALID, [Issue("value", "This is no condition.", at)])
     relative = url.removeprefix(base_url).lstrip("/")
-    if not relative.partition("?")[0]:
+    if not relative.partition("?")[0] and method != "GET":
         issue = Issue("not-supported", "A Bundle holds no other Bundle to be done.", at)
         raise FhirError(Reason.RESOURCE_INVALID, [issue])
     full = full_url if isinstance(full_url, str) else None

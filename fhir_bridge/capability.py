@@ -45,11 +45,24 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
                     _operation(operation, terms) for operation in OPERATIONS if operation.on_system
                 ],
                 "interaction": [
-                    {"code": code} for code in ("batch", "transaction", "history-system")
+                    {"code": code}
+                    for code in ("batch", "transaction", "history-system", "search-system")
+                ],
+                "searchParam": [
+                    *(_parameter(TYPES["Communication"], parameter, terms) for parameter in COMMON),
+                    _TYPE,
                 ],
             }
         ],
     }
+
+
+# R4 has no resource of this parameter; search.html 3.1.1.3 defines it.
+_TYPE: Final[JSON] = {
+    "name": "_type",
+    "type": "token",
+    "documentation": "Resource types, separated by commas. Also of [base]/_history.",
+}
 
 
 def _security(base_url: str) -> JSON:

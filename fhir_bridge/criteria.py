@@ -132,7 +132,13 @@ def _date(text: str) -> DateRange:
 
 def _split(text: str, separator: str) -> list[str]:
     """Return `text` split where `separator` is not escaped by a backslash (search.html 3.1.1.4)."""
-    return re.split(rf"(?<!\\){re.escape(separator)}", text)
+    parts = [""]
+    for piece in re.findall(r"\\.|[^\\]|\\$", text, re.DOTALL):
+        if piece == separator:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def _unescaped(text: str) -> str:

@@ -30,7 +30,7 @@ _TYPE: Final = re.compile(r"[A-Z][A-Za-z]{2,63}")
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # FHIR restful-interactions that change nothing; everything else is recorded before its answer.
 _READING: Final = frozenset(
-    {"read", "vread", "search-type", "graphql"}
+    {"read", "vread", "search-type", "search-system", "graphql"}
     | {"history-instance", "history-type", "history-system"}
 )
 

@@ -18,6 +18,8 @@ import orjson
 import sqlalchemy as sa
 
 from certs.errors import Reason
+from fhir_bridge.criteria import shown
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.indexing import interval
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.search import cursor_of, read_count, read_cursor
@@ -30,9 +32,9 @@ __all__ = ["HistoryQuery", "history_bundle", "history_page", "parse_history"]
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """What of a history to show. `kind` None is every type, `identity` None every resource."""
+    """What of a history to show. No `kinds` is every type, `identity` None every resource."""
 
-    kind: str | None
+    kinds: tuple[str, ...]
     identity: UUID | None
     since: datetime | None
     count: int
@@ -42,7 +44,7 @@ class HistoryQuery:
 def parse_history(
     pairs: Sequence[tuple[str, str]], *, kind: str | None, identity: UUID | None
 ) -> HistoryQuery:
-    """Return the query that `_since`, `_count` and `_cursor` describe.
+    """Return the query that `_since`, `_count`, `_cursor` and, of everything, `_type` describe.
 
     Raises:
         FhirError: RESOURCE_INVALID.
@@ -51,8 +53,13 @@ def parse_history(
     since = interval(given["_since"].replace(" ", "+")) if "_since" in given else None
     if "_since" in given and since is None:
         raise FhirError(Reason.RESOURCE_INVALID, [Issue("value", "_since is no instant.")])
+    named = given.get("_type", "") if kind is None else kind
+    kinds = tuple(filter(None, named.split(",")))
+    if unknown := [name for name in kinds if name not in TYPES]:
+        text = f"{shown(unknown[0])} is not served here."
+        raise FhirError(Reason.RESOURCE_INVALID, [Issue("not-supported", text)])
     return HistoryQuery(
-        kind=kind,
+        kinds=kinds,
         identity=identity,
         since=since[0] if since else None,
         count=read_count(given["_count"]) if "_count" in given else 50,
@@ -128,8 +135,8 @@ def _versions(
         columns.last_updated,
         columns.deleted,
     ).where(columns.owner.in_(owners))
-    if query.kind is not None:
-        statement = statement.where(columns.type == query.kind)
+    if query.kinds:
+        statement = statement.where(columns.type.in_(query.kinds))
     if query.identity is not None:
         statement = statement.where(identity == query.identity)
     if query.since is not None:

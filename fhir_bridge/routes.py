@@ -44,6 +44,7 @@ from fhir_bridge.route_groups import RouteGroup
 from fhir_bridge.scopes import INTERACTIONS
 from fhir_bridge.scopes import OPERATIONS as OPERATION_SCOPES
 from fhir_bridge.search_api import SearchApi
+from fhir_bridge.system_search import TYPE
 from fhir_bridge.terms import Terms
 from fhir_bridge.token_api import TokenApi
 
@@ -87,6 +88,9 @@ class Routes:
             Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
             Route(BASE_PATH, self.bundle, methods=["POST"]),
             Route(f"{BASE_PATH}/", self.bundle, methods=["POST"]),
+            Route(BASE_PATH, self.system_search, methods=["GET"]),
+            Route(f"{BASE_PATH}/", self.system_search, methods=["GET"]),
+            Route(f"{BASE_PATH}/_search", self.system_search, methods=["POST"]),
             Route(f"{BASE_PATH}/$graphql", self.query, methods=["GET", "POST"]),
             Route(f"{BASE_PATH}/_history", self.system_history, methods=["GET"]),
             self.route(every, "GET", "search-type", self.search),
@@ -184,12 +188,23 @@ class Routes:
 
     async def system_history(self, request: Request) -> Response:
         """Show the versions of everything."""
-        needs = [("*", "s")]  # every type stands in it
+        given = request.query_params.getlist(TYPE)
+        named = sorted({name for value in given for name in value.split(",")} & TYPES.keys())
+        needs = [(name, "s") for name in named or ["*"]]  # every type stands in it
         return await self.gate.admit(
             request,
             "history-system",
             needs,
             lambda client: self.resources.history(request, None, client),
+        )
+
+    async def system_search(self, request: Request) -> Response:
+        """Search several types; each asks for its own scope."""
+        return await self.gate.admit(
+            request,
+            "search-system",
+            (),
+            lambda client: self.searches.search_types(request, client),
         )
 
     async def search(self, request: Request, kind: ResourceType, client: Client) -> Response:

@@ -22,6 +22,7 @@ from fhir_bridge.definitions import COMPARTMENT, TYPES
 from fhir_bridge.registry import Kind, ResourceType, SearchParameter
 
 __all__ = [
+    "COUNT_MAX",
     "Chain",
     "Condition",
     "Either",

@@ -16,23 +16,26 @@ import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.responses import Response
 
+from certs.errors import Reason
 from certs.ports import Clock, Database
 from fhir_bridge.clients import Client
 from fhir_bridge.exchange import form_of, prefers, resource_response
 from fhir_bridge.finding import Page, find
 from fhir_bridge.including import included
+from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import identity_of, not_found
 from fhir_bridge.search import Query, parse_query, within_patient
 from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.store import Stored
+from fhir_bridge.system_search import TYPE, find_in_types, parse_types, together, types_of
 from fhir_bridge.terms import JSON
 
 __all__ = ["SearchApi"]
 
 
 class SearchApi:
-    """Answers searches of one resource type."""
+    """Answers searches of one resource type, or of several."""
 
     def __init__(self, *, database: Database, clock: Clock, base_url: str) -> None:
         self._database = database
@@ -44,6 +47,9 @@ class SearchApi:
         posted = request.method == "POST"
         pairs = await form_of(request) if posted else request.query_params.multi_items()
         strict = prefers(request, "handling") == "strict"
+        if any(name == TYPE for name, _ in pairs):
+            # fhir.md 2 row 15: `Patient?_type=Patient,Practitioner` is how Medplum asks for both.
+            return await self._in_types(pairs, client, strict=strict)
         query: Query | None = parse_query(kind, pairs, strict=strict)
         if query is not None and "patient" in request.path_params:
             query = within_patient(query, identity_of(request, "patient"))
@@ -61,6 +67,33 @@ class SearchApi:
         url = f"{self._base_url}/{within}{kind.name}"
         page, extra = await self._database.read(work)
         return resource_response(self._bundle(wanted, page, extra, url))
+
+    async def search_types(self, request: Request, client: Client) -> Response:
+        """Return the page of several types that the URL of the base, or a form, asks for."""
+        posted = request.method == "POST"
+        pairs = await form_of(request) if posted else request.query_params.multi_items()
+        strict = prefers(request, "handling") == "strict"
+        return await self._in_types(pairs, client, strict=strict)
+
+    async def _in_types(
+        self, pairs: Sequence[tuple[str, str]], client: Client, *, strict: bool
+    ) -> Response:
+        kinds = types_of(pairs, client)
+        for kind in kinds:
+            client.require(kind.name, "s")
+        if not kinds:
+            raise FhirError(Reason.ACCESS_FORBIDDEN, [Issue("forbidden", "No type is open here.")])
+        queries, now = parse_types(kinds, pairs, strict=strict), self._clock()
+        for query in queries:
+            require_searchable(query, client)
+        whole = together(queries, kinds)
+
+        def work(connection: sa.Connection) -> tuple[Page, tuple[Stored, ...]]:
+            page = find_in_types(connection, queries, client.owners, now)
+            return page, included(connection, page.rows, whole.includes, client)
+
+        page, extra = await self._database.read(work)
+        return resource_response(self._bundle(whole, page, extra, self._base_url))
 
     def _bundle(self, query: Query, page: Page, extra: Sequence[Stored], url: str) -> JSON:
         links = [{"relation": "self", "url": _link(url, query.used)}]

@@ -70,6 +70,8 @@ async def ids(world: World) -> list[str]:
         ("_lastUpdated=ge2026-01-02T12:01:00Z", [1, 2]),
         ("status=completed", [0, 1, 2]),
         ("status=completed,stopped", [0, 1, 2]),
+        ("status=no\\\\,completed", [0, 1, 2]),  # an escaped backslash, then "or"
+        ("status=no\\,completed", []),
         ("status:not=completed", []),
         ("topic:text=X", [0, 1, 2]),
         ("medium=direct-project", [0, 1, 2]),
