@@ -14,7 +14,7 @@ from certs.address import parse_address
 from certs.cms import der
 from certs.cms.signed import SignedData
 from certs.directory import open_directory
-from certs.errors import Reason
+from certs.errors import DirectError, Reason
 from certs.evidence import Evidence, Found, Level, Revocation
 from certs.issue import Locations
 from certs.policy import CertificatePolicy, RevocationMode
@@ -137,6 +137,15 @@ async def test_good_answer_spares_nobody_the_question() -> None:
 def test_many_answers_are_not_all_read() -> None:
     many = stapled([crl(FORGER)] * 20 + [answer(FORGER.ocsp(OTHER))] * 20)
     assert (len(many.crls), len(many.ocsp_responses)) == (8, 16)
+
+
+def test_more_than_64_answers_are_malformed() -> None:
+    """An empty choice of another kind each: nothing to read, but something to walk over."""
+    other = der.tlv(der.context(1))
+    assert stapled([other] * 64) == Revocation()
+    with pytest.raises(DirectError) as refused:
+        stapled([other] * 65)
+    assert refused.value.reason is Reason.MESSAGE_MALFORMED
 
 
 def test_answers_of_a_received_message_are_evidence_about_its_signer() -> None:
