@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -32,6 +33,7 @@ from gateway.listeners import listen_for_mail
 from gateway.metrics import Metrics
 from gateway.ports import Role
 from gateway.retention import Retention, forget
+from gateway.share import Share, Sockets
 from gateway.sole import sole_process
 from gateway.spool import SpoolBodies
 from gateway.worker import Worker
@@ -58,19 +60,22 @@ class Listening:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Listening]:
+async def running(config: Config, share: Share | None = None) -> AsyncIterator[Listening]:
     """Run a whole gateway for as long as the context lasts; leaving it is a graceful stop.
+
+    `share` is this process's where several serve together.
 
     Raises:
         DirectError: CONFIGURATION_INVALID; a file or address in it cannot be used. INTERNAL; the
             database cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        database = await _database(stack, config)
+        database = await _database(stack, config, share)
+        sockets = share.sockets if share is not None else Sockets()
         bodies = SpoolBodies(database=database, folder=config.gateway.data / "spool", clock=utc_now)
         metrics = Metrics()
         agent = await make_agent(stack, config, database=database, bodies=bodies, metrics=metrics)
-        fhir = FhirService(stack, config, database=database, bodies=bodies)
+        fhir = FhirService(stack, config, database=database, bodies=bodies, shared=sockets.fhir)
         worker = Worker(
             database=database,
             handlers={**agent.handlers, **metrics.handlers(fhir.handlers)},
@@ -80,14 +85,19 @@ async def running(config: Config) -> AsyncIterator[Listening]:
             poll_s=POLL_S,
             grace_s=WORK_GRACE_S,
             abandon=abandon,
+            **_with_others(share),
         )
         await stack.enter_async_context(_working(worker))
-        await stack.enter_async_context(in_background(agent.transmission.watch(LATE_POLL_S)))
-        await stack.enter_async_context(in_background(_forget(config, database, bodies)))
-        expiry = watch_expiry(database, metrics.certificates_expire, utc_now)
-        await stack.enter_async_context(in_background(expiry))
-        bundles = keep_bundles_fresh(config, database, metrics, utc_now)
-        await stack.enter_async_context(in_background(bundles))
+        if share is None or share.first:
+            for work in (
+                agent.transmission.watch(LATE_POLL_S),
+                _forget(config, database, bodies),
+                watch_expiry(database, metrics.certificates_expire, utc_now),
+                keep_bundles_fresh(config, database, metrics, utc_now),
+            ):
+                await stack.enter_async_context(in_background(work))
+        if share is not None:
+            stack.enter_context(_answering(share.bell, worker))
         reception = metrics.reception(
             SmtpReception(
                 database=database,
@@ -100,30 +110,42 @@ async def running(config: Config) -> AsyncIterator[Listening]:
         )
         yield Listening(
             backbone=await listen_for_mail(
-                stack, config, config.backbone, Role.BACKBONE, reception
+                stack, config, config.backbone, Role.BACKBONE, reception, sockets.backbone
             ),
-            edge=await listen_for_mail(stack, config, config.edge, Role.EDGE, reception),
+            edge=await listen_for_mail(
+                stack, config, config.edge, Role.EDGE, reception, sockets.edge
+            ),
             fhir=await fhir.start(agent, metrics, worker.wake),
             database=database,
         )
 
 
-async def serve(config: Config) -> None:
-    """Run the gateway until SIGTERM or SIGINT, then stop it gracefully."""
+async def serve(config: Config, share: Share | None = None) -> None:
+    """Run the gateway until SIGTERM or SIGINT, then stop it gracefully.
+
+    A `share` of one also ends when its parent has.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with running(config):
+    if share is not None:
+        loop.add_reader(share.parent, stopped.set)
+    async with running(config, share):
         # What is there now stays: no search for garbage need look at it again.
         gc.collect()
         gc.freeze()
         await stopped.wait()
 
 
-async def _database(stack: AsyncExitStack, config: Config) -> SqlDatabase:
-    """Open the database at the present schema; on SQLite it is this process's alone."""
+async def _database(stack: AsyncExitStack, config: Config, share: Share | None) -> SqlDatabase:
+    """Open the database at the present schema; on SQLite it is this process's alone.
+
+    Where several processes serve together, their parent has seen to both.
+    """
     database = await stack.enter_async_context(SqlDatabase.open(config.database_url))
+    if share is not None:
+        return database
     await database.migrate()
     if config.on_sqlite:
         stack.enter_context(sole_process(config.gateway.data))
@@ -143,6 +165,28 @@ async def _forget(config: Config, database: SqlDatabase, bodies: SpoolBodies) ->
         except DirectError as error:
             _log.error("retention failed", reason=error.reason.code, detail=error.detail)
         await asyncio.sleep(RETENTION_POLL_S)
+
+
+def _with_others(share: Share | None) -> dict[str, Any]:
+    """Return what a worker is told of the other processes."""
+    return {} if share is None else {"holder": share.holder, "others": share.ring}
+
+
+@contextmanager
+def _answering(bell: int, worker: Worker) -> Iterator[None]:
+    """Wake `worker` whenever another process rings."""
+    loop = asyncio.get_running_loop()
+
+    def rung() -> None:
+        with suppress(BlockingIOError):  # another ring was read with this one
+            os.eventfd_read(bell)
+        worker.help_out()
+
+    loop.add_reader(bell, rung)
+    try:
+        yield
+    finally:
+        loop.remove_reader(bell)
 
 
 @asynccontextmanager

@@ -100,6 +100,9 @@ class Gateway(_Section):
     )
     keep_content_days: int = Field(30, ge=1, description="days content is kept after its end")
     keep_record_days: int = Field(365, ge=7, description="days the record of a message is kept")
+    processes: int = Field(
+        1, ge=1, le=64, description="processes that serve on this machine, each with its workers"
+    )
 
     @field_validator("hostname")
     @classmethod

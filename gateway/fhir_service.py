@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
+from socket import socket
 from typing import Final
 
 from fhir_bridge.access import AccessLog
@@ -49,13 +50,19 @@ class FhirService:
     """
 
     def __init__(
-        self, stack: AsyncExitStack, config: Config, *, database: SqlDatabase, bodies: SpoolBodies
+        self,
+        stack: AsyncExitStack,
+        config: Config,
+        *,
+        database: SqlDatabase,
+        bodies: SpoolBodies,
+        shared: socket | None = None,
     ) -> None:
         self._stack = stack
         self._config = config
         self._database = database
         self._bodies = FhirBodies(bodies=bodies, clock=utc_now)
-        self._listener = HttpListener(stack, config)
+        self._listener = HttpListener(stack, config, shared)
         self._jobs = SubscriberJobs(self._wake)
         self._outbox = FhirOutbox(
             database=database,
@@ -100,7 +107,7 @@ class FhirService:
             with_operations(
                 app,
                 database=self._database,
-                registry=metrics.registry,
+                registry=metrics.exposed(),
                 clock=utc_now,
                 metrics_to=self._config.gateway.metrics_to,
                 sts=_own_policy(self._config),

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from certs.errors import DirectError, Reason
 
-__all__ = ["HttpServer"]
+__all__ = ["HttpServer", "listening_socket"]
 
 BACKLOG: Final = 512
 WEBSOCKET_OCTETS: Final = 16 * 1024  # what clients say on one is a few words
@@ -39,17 +39,16 @@ class HttpServer:
         Raises:
             DirectError: CONFIGURATION_INVALID; it cannot be had.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            detail = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise DirectError(Reason.CONFIGURATION_INVALID, detail) from None
+        return self.share(listening_socket(host, port))
+
+    def share(self, bound: socket.socket) -> tuple[str, int]:
+        """Serve on a socket that is bound already, and return its address."""
+        self._socket = bound
         # Connections inherit it. asyncio sets it only on sockets that name their protocol, and
         # without it an answer's body waits 40 ms for the acknowledgement of its head.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        address, bound = self._socket.getsockname()[:2]
-        return address, bound
+        address, port = self._socket.getsockname()[:2]
+        return address, port
 
     async def start(self, app: ASGIApp) -> None:
         """Serve `app`; return when it accepts connections.
@@ -94,6 +93,20 @@ class HttpServer:
                 await asyncio.wait([self._task])
         if self._socket is not None:
             self._socket.close()
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 takes a free one.
+
+    Raises:
+        DirectError: CONFIGURATION_INVALID; the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        detail = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise DirectError(Reason.CONFIGURATION_INVALID, detail) from None
 
 
 class _Server(uvicorn.Server):

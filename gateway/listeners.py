@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from socket import socket
 from typing import Final
 
 from starlette.types import ASGIApp
@@ -27,9 +28,16 @@ SMTP_GRACE_S: Final = 2.0
 
 
 async def listen_for_mail(
-    stack: AsyncExitStack, config: Config, smtp: Smtp, role: Role, reception: Reception
+    stack: AsyncExitStack,
+    config: Config,
+    smtp: Smtp,
+    role: Role,
+    reception: Reception,
+    shared: socket | None = None,
 ) -> tuple[str, int] | None:
     """Listen, and return where; None where this listener is switched off.
+
+    `shared` is bound already: other processes listen on it too.
 
     Raises:
         DirectError: CONFIGURATION_INVALID; the certificate cannot be used.
@@ -45,7 +53,7 @@ async def listen_for_mail(
         limits=_limits(config, smtp, role),
         proxies=smtp.proxies,
     )
-    bound = await listener.start(smtp.listen.host, smtp.listen.port)
+    bound = await listener.start(smtp.listen.host, smtp.listen.port, shared)
     stack.push_async_callback(listener.stop, SMTP_GRACE_S)
     return bound
 
@@ -62,14 +70,17 @@ def _limits(config: Config, smtp: Smtp, role: Role) -> Limits:
 class HttpListener:
     """The HTTP listener, bound at once, so that its URL is known before its application is."""
 
-    def __init__(self, stack: AsyncExitStack, config: Config) -> None:
+    def __init__(self, stack: AsyncExitStack, config: Config, shared: socket | None = None) -> None:
         self._stack = stack
         self._fhir = config.fhir
         self.bound: tuple[str, int] | None = None
         if config.fhir.listen is not None:
             tls = _tls(config, config.fhir) if config.fhir.tls_certificate else None
             self._server = HttpServer(tls=tls)
-            self.bound = self._server.bind(config.fhir.listen.host, config.fhir.listen.port)
+            if shared is not None:
+                self.bound = self._server.share(shared)
+            else:
+                self.bound = self._server.bind(config.fhir.listen.host, config.fhir.listen.port)
 
     @property
     def base_url(self) -> str:

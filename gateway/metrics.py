@@ -6,6 +6,7 @@ counts. There is no address, name or content in any label, only closed sets of w
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from typing import BinaryIO, Final
 from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
@@ -70,6 +72,7 @@ class Metrics:
             "Our certificates in use that expire within so many days with none to replace them",
             ["within_days"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         heard = "From the acceptance of a message to what was heard of a recipient"
         self._message_s = self._histogram("message", heard, "event", MESSAGE_SECONDS)
@@ -78,6 +81,17 @@ class Metrics:
         self._delivery_s = self._histogram("delivery", "One delivery attempt", "way")
         self._lookup_s = self._histogram("lookup", "Discovery of one address", "outcome")
         self._job_s = self._histogram("job", "One job", "kind")
+
+    def exposed(self) -> CollectorRegistry:
+        """Return what is told when asked: of all processes, where several serve together.
+
+        They count in files in the folder that the environment names (`gateway.processes`).
+        """
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
 
     def reception(self, reception: Reception) -> Reception:
         """Return `reception`, counted."""

@@ -9,13 +9,14 @@ can finish, retry or fail the job: an outcome is recorded exactly once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
 from typing import Any, Final, TypeAlias
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -137,16 +138,18 @@ def claim(
     limit: int,
     kinds: Sequence[str] | None = None,
     not_to: Collection[str] = (),
+    holder: bytes = b"",
 ) -> Sequence[Job]:
     """Lease up to `limit` due jobs for `lease_s` seconds and return them, longest due first.
 
-    Jobs to a destination in `not_to`, or to one that is paused, are left alone.
+    Jobs to a destination in `not_to`, or to one that is paused, are left alone. `holder` begins
+    the token, by which a process's leases are known where it is killed.
     """
     values: dict[str, object] = {
         "now": now,
         "count": limit,
         "until": now + timedelta(seconds=lease_s),
-        "token": uuid4(),
+        "token": UUID(bytes=holder + os.urandom(16 - len(holder))),
     }
     if kinds is not None:
         values["kinds"] = list(kinds)
@@ -248,19 +251,23 @@ def hand_back(connection: sa.Connection, job: Job) -> None:
     _settle(connection, job, attempts=job.attempts - 1)
 
 
-def break_leases(connection: sa.Connection, now: datetime) -> int:
-    """Take every lease back and return how many: for a process that knows it is the only one.
+def break_leases(connection: sa.Connection, now: datetime, holder: bytes = b"") -> int:
+    """Take every lease of `holder` back and return how many: for who knows that it is no more.
+
+    Without a holder, of all: for a process that knows it is the only one.
 
     What a killed process held is done again at once, instead of when its leases run out. What
     several were killed with waits, each for another time: one of them may be the reason.
     """
-    for row in connection.execute(_SUSPECTS, {"few": _INNOCENT}).all():
+    theirs = {
+        "least": UUID(bytes=holder.ljust(16, b"\x00")),
+        "most": UUID(bytes=holder.ljust(16, b"\xff")),
+    }
+    for row in connection.execute(_SUSPECTS, {"few": _INNOCENT, **theirs}).all():
         wait = _SUSPECT_WAIT * 2 ** min(row.errors - _INNOCENT, 5)
         due_at = now + wait * (1 + row.id.int % 97 / 97)
         connection.execute(_POSTPONE, {"the_id": row.id, "due_at": due_at})
-    held = jobs.update().where(jobs.c.lease_token.is_not(None))
-    freed = held.values(lease_until=None, lease_token=None, errors=jobs.c.errors + 1)
-    return connection.execute(freed).rowcount
+    return connection.execute(_FREE, theirs).rowcount
 
 
 def list_jobs(
@@ -322,8 +329,14 @@ _IS_HELD: Final = (
 )
 _FINISH: Final = jobs.delete().where(*_IS_HELD)
 _CHANGE: Final = jobs.update().where(*_IS_HELD)
+_IS_THEIRS: Final = jobs.c.lease_token.between(sa.bindparam("least"), sa.bindparam("most"))
 _SUSPECTS: Final = sa.select(jobs.c.id, jobs.c.errors).where(
-    jobs.c.lease_token.is_not(None), jobs.c.errors >= sa.bindparam("few")
+    _IS_THEIRS, jobs.c.errors >= sa.bindparam("few")
+)
+_FREE: Final = (
+    jobs.update()
+    .where(_IS_THEIRS)
+    .values(lease_until=None, lease_token=None, errors=jobs.c.errors + 1)
 )
 _POSTPONE: Final = jobs.update().where(jobs.c.id == sa.bindparam("the_id"))
 _REVIVE: Final = (

@@ -23,8 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, AnyStr, Final, cast
+from typing import Any, AnyStr, ClassVar, Final, cast
 from uuid import UUID
 
 import structlog
@@ -74,6 +73,12 @@ class Service:
 class SmtpConnection(SMTP):
     """One connection, from greeting to close; a subclass adds the commands."""
 
+    _commands: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._commands = tuple(name for name in dir(cls) if name.startswith(("smtp_", "auth_")))
+
     def __init__(self, service: Service) -> None:
         self._service = service
         self._errors = 0
@@ -104,7 +109,7 @@ class SmtpConnection(SMTP):
 
         Without this it reads every attribute there is: 0.2 ms of CPU, and 0.05 with (measured).
         """
-        return _commands(type(self))
+        return self._commands
 
     def check_command(self, line: bytes) -> None:
         """Return where the command loop may have this line; a subclass refuses some.
@@ -256,8 +261,3 @@ class SmtpConnection(SMTP):
         reference = os.urandom(4).hex()
         _log.exception("smtp failure", reference=reference, error=type(error).__name__)
         return Reply(451, "4.3.0", f"Internal error {reference}, try again later")
-
-
-@cache
-def _commands(kind: type) -> tuple[str, ...]:
-    return tuple(name for name in dir(kind) if name.startswith(("smtp_", "auth_")))

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Sequence
+from functools import partial
+from typing import Final
 
 from gateway import smtp_limits
 from gateway.ports import Reception, Role
@@ -22,6 +25,7 @@ __all__ = ["Limits", "Listener"]
 # Who makes a listener needs this too.
 Limits = smtp_limits.Limits
 
+BACKLOG: Final = 512
 _SHUTTING_DOWN = Reply(421, "4.3.2", "Service is shutting down")
 
 
@@ -53,14 +57,21 @@ class Listener:
         )
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen, and return address and port; port 0 takes a free one."""
+    async def start(
+        self, host: str, port: int, shared: socket.socket | None = None
+    ) -> tuple[str, int]:
+        """Listen, and return address and port; port 0 takes a free one.
+
+        `shared` is bound already, in their place: several processes listen on it.
+        """
         # aiosmtpd logs each command there, with addresses, which may be patients'.
         logging.getLogger("mail.log").setLevel(logging.WARNING)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: SmtpServer(self._service), host, port, backlog=512
-        )
+        make = partial(SmtpServer, self._service)
+        if shared is not None:
+            self._server = await loop.create_server(make, sock=shared, backlog=BACKLOG)
+        else:
+            self._server = await loop.create_server(make, host, port, backlog=BACKLOG)
         address, bound = self._server.sockets[0].getsockname()[:2]
         return address, bound
 

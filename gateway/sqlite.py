@@ -27,6 +27,7 @@ import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
 from gateway.prepared import PreparedConnection, Statements
+from gateway.turns import Turns
 
 __all__ = ["WAL_OCTETS", "SqliteEngine"]
 
@@ -66,6 +67,7 @@ class SqliteEngine:
         migrating = _engine(path, wait, "foreign_keys=OFF")
         self._migrator = _Line(migrating, "BEGIN IMMEDIATE", Statements(migrating.dialect))
         reading = _engine(path, wait, "query_only=ON")
+        self._turns = Turns(path.parent)
         self._writes: _Orders = queue.SimpleQueue()
         self._reads: _Orders = queue.SimpleQueue()
         self._open = True
@@ -134,13 +136,14 @@ class SqliteEngine:
         """The writer thread: batch after batch, until the None that `close` puts."""
         while (first := self._writes.get()) is not None:
             batch = _Batch([first])
-            with batch, self._writer.transaction() as connection:
+            with batch, self._turns.turn(), self._writer.transaction() as connection:
                 first.run_in_savepoint(connection)
                 for order in _waiting(self._writes):
                     batch.orders.append(order)
                     order.run_in_savepoint(connection)
             self._tell(batch)
         self._writer.close()
+        self._turns.close()
 
     def _read_all(self, reader: _Line) -> None:
         """A reader thread: batch after batch, until the None, which it leaves for the others."""

@@ -108,13 +108,18 @@ def _nobody(_connection: Connection, _job: Job, _now: datetime) -> None:
     """Tell nobody."""
 
 
+def _alone() -> None:
+    """There are no others."""
+
+
 class Worker:
     """Runs up to `concurrency` jobs at a time, of these `per_destination` to one destination.
 
     A lease lasts `lease_s` seconds and is renewed at half of that while its handler runs. Jobs are
     looked for every `poll_s` seconds and after each `wake`. When stopped, handlers have `grace_s`
     seconds to end; what is left then is cancelled and handed back. `abandon` is called as a job
-    that broke too often becomes a dead letter.
+    that broke too often becomes a dead letter. `holder` begins its lease tokens; where it has no
+    room for what it is woken for, it lets `others` know.
     """
 
     def __init__(
@@ -129,6 +134,8 @@ class Worker:
         grace_s: float = 10.0,
         per_destination: int = 20,
         abandon: Abandon = _nobody,
+        holder: bytes = b"",
+        others: Callable[[], None] = _alone,
     ) -> None:
         self._database = database
         self._handlers = dict(handlers)
@@ -139,6 +146,8 @@ class Worker:
         self._grace_s = grace_s
         self._destinations = Destinations(limit=per_destination)
         self._abandon = abandon
+        self._holder = holder
+        self._others = others
         self._running: set[asyncio.Task[None]] = set()
         self._leases: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._event = asyncio.Event()
@@ -146,6 +155,12 @@ class Worker:
 
     def wake(self) -> None:
         """Look for jobs now: one was committed. Call it from the event loop's thread."""
+        self._event.set()
+        if len(self._running) >= self._concurrency:
+            self._others()
+
+    def help_out(self) -> None:
+        """Look for jobs now: another process has more than it can do."""
         self._event.set()
 
     def stop(self) -> None:
@@ -198,6 +213,7 @@ class Worker:
             limit=limit,
             kinds=tuple(self._handlers),
             not_to=rooms.closed,
+            holder=self._holder,
         )
         jobs = []
         for job in claimed:

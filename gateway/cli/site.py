@@ -86,18 +86,29 @@ def init(
     show({"configuration": config, "data": loaded.gateway.data}, as_json=as_json)
 
 
-def serve(config: ConfigPath = DEFAULT_CONFIG) -> None:
+def serve(
+    config: ConfigPath = DEFAULT_CONFIG,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="In place of [gateway] processes.")
+    ] = None,
+) -> None:
     """Run the gateway until SIGTERM or Ctrl-C.
 
     Example: direct-gateway serve --config /etc/direct-gateway.toml
     """
-    # Imported here, for it imports the whole gateway: the other verbs start in a third of the time.
-    from gateway.app import serve as serve_gateway
-
     try:
         loaded = load(config)
         log_to(sys.stderr, loaded.gateway.log_level)
-        asyncio.run(serve_gateway(loaded))
+        count = processes or loaded.gateway.processes
+        # Imported here, for it imports the whole gateway: other verbs start in a third of the time.
+        if count > 1:
+            from gateway.processes import serve_together
+
+            serve_together(loaded, count)
+        else:
+            from gateway.app import serve as serve_gateway
+
+            asyncio.run(serve_gateway(loaded))
     except DirectError as error:
         fail(error)
 

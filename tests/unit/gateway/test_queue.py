@@ -223,6 +223,28 @@ async def test_what_several_processes_were_killed_with_waits_each_for_another_ti
     assert all(NOW + minute <= job.due_at < NOW + 2 * minute for job in suspects)
 
 
+@pytest.mark.parametrize("holder", [b"\x00" * 8, b"killed 8", b"\xff" * 8])
+async def test_only_the_leases_of_the_process_that_was_killed_are_taken_back(
+    database: SqlDatabase, holder: bytes
+) -> None:
+    await put(database, *[new() for _ in range(3)])
+
+    async def claim_as(one: bytes) -> Job:
+        [job] = await database.write(
+            lambda c: queue.claim(c, now=NOW, lease_s=60, limit=1, holder=one)
+        )
+        return job
+
+    before, killed, after = [await claim_as(one) for one in (b"\x55" * 8, holder, b"\xaa" * 8)]
+    assert await database.write(lambda c: queue.break_leases(c, NOW, holder)) == 1
+    [taken_over] = await claim(database, limit=3)
+    assert taken_over.id == killed.id
+    for held in (before, after):
+        await database.write(partial(queue.finish, job=held))
+    with pytest.raises(LeaseLostError):
+        await database.write(lambda c: queue.finish(c, killed))
+
+
 async def test_errors_count_in_a_row_and_who_let_the_lease_end_has_made_one(
     database: SqlDatabase,
 ) -> None:
