@@ -44,6 +44,7 @@ __all__ = ["SOCKET_PATH", "Sockets"]
 # Where Medplum's client looks for it, whatever it is told (fhir.md 1.8).
 SOCKET_PATH: Final = "/ws/subscriptions-r4"
 SOCKETS_MAX: Final = 1000
+CLIENT_SOCKETS_MAX: Final = 100  # so that one client leaves room for the others
 BINDINGS_MAX: Final = 100  # of one socket
 WAITING_MAX: Final = 256  # messages that a slow reader may be behind
 MESSAGE_CHARACTERS: Final = 4096
@@ -82,6 +83,12 @@ class _Socket:
     refusals: int = 0
     behind: bool = False
 
+    @property
+    def clients(self) -> set[UUID]:
+        """Whose it is: who opened it, and whose subscriptions it is bound to."""
+        opened = {self.client.id} if self.client is not None else set()
+        return opened | {binding.client for binding in self.bindings.values()}
+
     def say(self, text: str) -> None:
         """Send `text` when the reader is ready; one that does not read is let go."""
         if self.waiting.full():
@@ -93,8 +100,16 @@ class _Socket:
 class Sockets:
     """Holds the websockets of one process."""
 
-    def __init__(self, *, database: Database, clock: Clock, base_url: str) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        base_url: str,
+        per_client: int = CLIENT_SOCKETS_MAX,
+    ) -> None:
         self._database = database
+        self._per_client = per_client
         self._clock = clock
         self._base_url = base_url
         self._sockets: dict[_Socket, None] = {}  # in the order in which they came
@@ -111,16 +126,21 @@ class Sockets:
         except DirectError:
             await websocket.close(_POLICY)
             return
-        await websocket.accept()
+        if client is not None and self._held(client.id) >= self._per_client:
+            await websocket.close(_TRY_LATER)
+            return
         socket = _Socket(client)
         self._sockets[socket] = None
         if self._pump is None:
             self._pump = asyncio.create_task(self._tell(), name="websockets")
-        sender = asyncio.create_task(_send(websocket, socket))
+        sender: asyncio.Task[None] | None = None
         try:
+            await websocket.accept()
+            sender = asyncio.create_task(_send(websocket, socket))
             code = await self._listen(websocket, socket, sender)
         finally:
-            sender.cancel()
+            if sender is not None:
+                sender.cancel()
             self._sockets.pop(socket, None)
             if not self._sockets and self._pump is not None:
                 self._pump.cancel()
@@ -128,6 +148,10 @@ class Sockets:
         if code is not None and websocket.application_state is WebSocketState.CONNECTED:
             with contextlib.suppress(RuntimeError):  # it went away at the same moment
                 await websocket.close(code)
+
+    def _held(self, client: UUID) -> int:
+        """Return how many sockets `client` opened, or is bound by."""
+        return sum(client in socket.clients for socket in self._sockets)
 
     def _let_go(self) -> bool:
         """Make room: let go of the oldest socket that is bound to nothing, if there is one."""
@@ -185,6 +209,9 @@ class Sockets:
             lambda c: bindable(c, token, subscription, socket.client, now)
         )
         if found is None or len(socket.bindings) >= BINDINGS_MAX:
+            _refuse(socket)
+            return
+        if found.client not in socket.clients and self._held(found.client) >= self._per_client:
             _refuse(socket)
             return
         binding = _Binding(found.subscription, found.client, token, found.since)

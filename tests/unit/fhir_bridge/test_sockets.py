@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -21,7 +23,7 @@ from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
 from fhir_bridge.socket_protocol import Bind, BindById, Ping, Unbind, spoken
 from fhir_bridge.socket_tokens import LIFETIME
-from fhir_bridge.sockets import SOCKET_PATH
+from fhir_bridge.sockets import SOCKET_PATH, Sockets
 from gateway.http_server import HttpServer
 from tests.unit.fhir_bridge.conftest import ANNA, BASE, BEN, World
 
@@ -237,6 +239,39 @@ async def test_another_clients_subscription_cannot_be_bound(world: World, where:
     async with connect(where, additional_headers=theirs) as socket:
         await socket.send(f"bind {identity}")
         assert (await heard(socket))["type"] == "error"
+
+
+@pytest.fixture
+async def narrow(world: World) -> AsyncIterator[str]:
+    """Serve websockets of which each client may have two."""
+    server = HttpServer(tls=None)
+    host, port = server.bind("127.0.0.1", 0)
+    sockets = Sockets(database=world.database, clock=lambda: world.now, base_url=BASE, per_client=2)
+    await server.start(Starlette(routes=[WebSocketRoute(SOCKET_PATH, sockets.serve)]))
+    yield f"ws://{host}:{port}{SOCKET_PATH}"
+    await server.stop(10)
+
+
+async def test_a_client_has_so_many_sockets_and_leaves_room_for_others(
+    world: World, narrow: str
+) -> None:
+    identity = await subscribed(world)
+    theirs = await world.add_client("other", "eve@direct.hillside.example")
+    headers = {"authorization": world.http.headers["authorization"]}
+    async with bound(world, narrow, identity), connect(narrow, additional_headers=headers) as own:
+        async with connect(narrow) as third:  # nobody's yet
+            await third.send(bind(await token_of(world, identity)))
+            assert (await heard(third))["type"] == "error"
+        with pytest.raises(InvalidStatus):
+            async with connect(narrow, additional_headers=headers):
+                pass
+        await own.send(f"bind {identity}")  # its second, which it has already
+        assert await asyncio.wait_for(own.recv(), 10) == f"bound {identity}"
+        async with connect(narrow, additional_headers=theirs) as other:
+            await other.send('{"type":"ping"}')
+            assert await heard(other) == {"type": "pong"}
+    async with bound(world, narrow, identity):
+        pass  # what was closed counts no more
 
 
 async def test_a_wrong_bearer_token_opens_no_socket(world: World, where: str) -> None:
