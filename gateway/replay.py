@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn, Protocol
@@ -101,24 +102,19 @@ async def replay(
     change: Change,
     last: int,
     now: datetime,
+    counting: Callable[[int], AbstractContextManager[Callable[[], None]]],
 ) -> Replayed:
     """Judge the last messages by the trust there is and by the trust there would be.
+
+    `counting` is told how many messages there are, and what it gives is called as each is read.
 
     Raises:
         DirectError: what the change itself is refused with; INTERNAL where the database failed.
     """
     found = await database.read(lambda c: messages.list_messages(c, limit=last))
-    room = asyncio.Semaphore(AT_ONCE)
     gatherer = _Gatherer(database, finder, keys, bodies, policies)
-
-    async def gather(message: Message) -> Sequence[_Question] | DirectError:
-        async with room:
-            try:
-                return await gatherer.questions(message)
-            except DirectError as error:
-                return error
-
-    gathered = await asyncio.gather(*map(gather, found))
+    with counting(len(found)) as done:
+        gathered = await gatherer.gather(found, done)
     questions = [q for some in gathered if not isinstance(some, DirectError) for q in some]
     failed = [
         (str(m.id), e.reason.code)
@@ -155,6 +151,23 @@ class _Gatherer:
     keys: Decrypting
     bodies: BodyStore
     policies: DomainPolicies
+
+    async def gather(
+        self, found: Sequence[Message], done: Callable[[], None]
+    ) -> list[Sequence[_Question] | DirectError]:
+        """Return for each message its questions, or why there are none."""
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(message: Message) -> Sequence[_Question] | DirectError:
+            async with room:
+                try:
+                    return await self.questions(message)
+                except DirectError as error:
+                    return error
+                finally:
+                    done()
+
+        return await asyncio.gather(*map(one, found))
 
     async def questions(self, message: Message) -> Sequence[_Question]:
         recipients = await self.database.read(lambda c: messages.recipients_of(c, message.id))

@@ -33,7 +33,13 @@ from trust_bundles.outcome import Fetched, Outcome, Validators
 from trust_bundles.signature import Signature, issued_by, verify
 from trust_bundles.status import BundleError, Status
 from trust_bundles.tables import bundle
-from trust_bundles.versions import Arrival, Installed, install, known_version
+from trust_bundles.versions import (
+    Arrival,
+    Installed,
+    content_of,
+    install,
+    known_version,
+)
 
 __all__ = ["BundleSource", "Issuers", "Refresher", "Revocations", "Told"]
 
@@ -129,6 +135,22 @@ class Refresher:
             return await self._take(stored, fetched, "file", allow_older=allow_older)
         except BundleError as error:
             return await self._record(stored, _failed(name, error), None)
+
+    async def check_again(self, name: str, number: int) -> None:
+        """Return where version `number`, which waits, would be taken if it came now.
+
+        Its signer may have run out, been revoked or replaced since it came.
+
+        Raises:
+            BundleError: it would not.
+            DirectError: RESOURCE_NOT_FOUND; INTERNAL where the database failed.
+        """
+        now = self._clock()
+        stored, content = await self._database.read(
+            lambda c: (get_bundle(c, name), content_of(c, name, number))
+        )
+        _read, signature = await asyncio.to_thread(_judged, content, stored, now)
+        await self._not_revoked(signature, now)
 
     async def _take(
         self, stored: StoredBundle, fetched: Fetched, source: str, *, allow_older: bool

@@ -6,7 +6,7 @@ Talks to the database and, to refresh, to the servers of bundles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,7 @@ from gateway.cli.common import (
     table,
 )
 from gateway.cli.trust_terms import Directions, Owners, pem_in, shown_directions, span_of
+from gateway.cli.working import counting
 from gateway.clock import utc_now
 from trust_bundles import bundles as store
 from trust_bundles import versions
@@ -314,11 +315,14 @@ async def _refreshed(
             return [await refresher.take_file(names[0], content, allow_older=allow_older)]
         room = asyncio.Semaphore(AT_ONCE)
 
-        async def one(name: str) -> Outcome:
+        async def one(name: str, done: Callable[[], None]) -> Outcome:
             async with room:
-                return await refresher.refresh(name, allow_older=allow_older)
+                outcome = await refresher.refresh(name, allow_older=allow_older)
+            done()
+            return outcome
 
-        return await asyncio.gather(*map(one, names))
+        with counting(len(names), "Refreshing") as done:
+            return await asyncio.gather(*(one(name, done) for name in names))
 
 
 def _report(outcomes: Sequence[Outcome], *, as_json: bool) -> None:

@@ -40,6 +40,7 @@ from gateway.cli.common import (
     write_json,
 )
 from gateway.cli.trust_terms import bundle_in, described, shown_directions, span_of
+from gateway.clock import utc_now
 from trust_bundles import bundles as store
 from trust_bundles import versions
 from trust_bundles.anchors import Anchors, difference
@@ -227,12 +228,21 @@ def approve(
     Example: direct-gateway bundle approve atab 7
     """
 
+    async def check_again(site: Site) -> None:
+        # Imported here, for it brings HTTP: the other verbs do not need it.
+        from gateway.bundle_refresh import open_refresher
+
+        async with open_refresher(
+            site.config, site.database, actor=actor(), clock=utc_now
+        ) as refresher:
+            await refresher.check_again(name, version)
+
     def work(c: Connection, site: Site) -> Change:
         # Imported here, for it brings path validation: the other verbs do not need it.
         from trust_bundles.signature import verify
 
         read = read_bundle(versions.content_of(c, name, version), now=site.now)
-        # Its signer may have run out, or another may be configured, since it came.
+        # Another signer may have been configured meanwhile.
         signers = store.get_bundle(c, name).settings.signer_certificates
         verify(read.envelope, signers, now=site.now)
         anchors = read.anchors
@@ -246,7 +256,7 @@ def approve(
         new = f"version {version}, {len(done.added)} added, {len(done.removed)} removed"
         return Change(shown, new=new)
 
-    change(config, "bundle-approved", name, work, as_json=as_json)
+    change(config, "bundle-approved", name, work, before=check_again, as_json=as_json)
 
 
 @contents.command("history")

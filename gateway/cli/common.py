@@ -137,12 +137,14 @@ def change(
     subject: str,
     work: Callable[[Connection, Site], Change],
     *,
+    before: Callable[[Site], Awaitable[None]] | None = None,
     after: Callable[[Site], None] = lambda _: None,
     as_json: bool,
 ) -> None:
     """Change the site in one transaction, with its audit event, and show what came of it.
 
-    `after` is done once the change is durable. A refusal is recorded too, and exits 2.
+    `before` is what must be asked elsewhere first; `after` is done once the change is durable. A
+    refusal is recorded too, and exits 2.
     """
 
     async def main(site: Site) -> Change:
@@ -152,6 +154,8 @@ def change(
             return done
 
         try:
+            if before is not None:
+                await before(site)
             done = await site.database.write(write)
         except DirectError as error:
             code = error.reason.code

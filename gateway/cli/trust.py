@@ -6,6 +6,7 @@ contract.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,7 @@ from gateway.cli.common import (
     write_json,
 )
 from gateway.cli.policy import policy
+from gateway.cli.working import counting
 from gateway.clock import utc_now
 from gateway.explanation import Explained, Explanation
 from gateway.policies import DomainPolicies, default_policy
@@ -218,4 +220,5 @@ async def _replayed(site: Site, text: str, owner: str, last: int) -> Replayed:
                 change=change,
                 last=last,
                 now=site.now,
+                counting=partial(counting, title="Replaying"),
             )

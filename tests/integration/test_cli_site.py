@@ -313,3 +313,10 @@ def test_nothing_secret_is_open_to_other_users(here: Installation) -> None:
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     for name in ("kek", "tls.key"):
         assert stat.S_IMODE((data / name).stat().st_mode) == 0o600, name
+
+
+def test_long_work_shows_people_how_far_it_is(here: Installation) -> None:
+    words = ("trust", "replay", "--with", "no-anchor:" + "0" * 64, "--for", USER.partition("@")[2])
+    _, shown = on_terminal(here, *words)
+    assert "Replaying" in shown
+    assert "Replaying" not in here.run(*words, check=False).stderr

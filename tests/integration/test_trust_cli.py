@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
+import http.server
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -20,6 +23,7 @@ import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certs.issue import Locations
 from gateway.clock import utc_now
 from gateway.dns_responder import DnsResponder
 from tests.helpers.bundle_host import BundleHost, bundle_host_in_thread
@@ -35,6 +39,7 @@ pytestmark = pytest.mark.xdist_group("trust_cli")
 DOMAIN = "direct.hillside.example"
 USER = f"dr.rivera@{DOMAIN}"
 OTHER = "dr.chen@direct.lakeview.example"
+DAY = timedelta(days=1)
 YEAR = timedelta(days=365)
 
 
@@ -60,6 +65,21 @@ def host(here: Installation) -> Iterator[BundleHost]:
     with bundle_host_in_thread() as (host, certificate):
         (here.folder / "web-ca.pem").write_bytes(certificate.certificate_pem)
         yield host
+
+
+@contextlib.contextmanager
+def folder_served(folder: Path) -> Iterator[str]:
+    """Serve the files of `folder` by HTTP and yield the base of their URLs."""
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def written(here: Installation, name: str, content: bytes) -> Path:
@@ -163,6 +183,34 @@ def test_what_is_approved_is_what_was_looked_at(here: Installation) -> None:
     assert (status, back["status"]) == (1, "rolled-back")
     older = here.json("bundle", "refresh", "slow", "--file", first, "--allow-older")
     assert older[0]["status"] == "staged"
+
+
+def test_version_of_a_signer_revoked_since_it_came_is_not_approved(here: Installation) -> None:
+    publisher, now = ca("Careless publisher"), utc_now()
+    with folder_served(here.folder / "crls") as base:
+        signer = publisher.issue(
+            domain="careless.example.org",
+            not_before=now - YEAR,
+            not_after=now + YEAR,
+            locations=Locations(crls=(f"{base}/list.crl",)),
+        )
+
+        def publish(*revoked: x509.Certificate) -> None:
+            crl = publisher.crl(
+                revoked, this_update=now - timedelta(hours=1), next_update=now + DAY
+            )
+            (here.folder / "crls" / "list.crl").write_bytes(crl.public_bytes(Encoding.DER))
+
+        publish()
+        one = written(here, "careless.p7m", write_p7m([ca("Any").certificate], signer, now=now))
+        by = written(here, "careless.pem", pem(publisher.certificate))
+        added = here.json("bundle", "add", "careless", "--file", one, "--signer", by, "--approve")
+        assert added[0]["status"] == "staged"
+        publish(signer.certificate)
+        refused = here.run("bundle", "approve", "careless", "1", check=False)
+        assert (refused.returncode, "certificate-revoked" in refused.stderr) == (2, True)
+        publish()
+        assert here.json("bundle", "approve", "careless", "1")["added"] == 1
 
 
 def test_anchor_that_is_disabled_or_limited_in_time(here: Installation) -> None:

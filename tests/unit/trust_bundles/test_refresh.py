@@ -40,7 +40,7 @@ from trust_bundles.outcome import Outcome
 from trust_bundles.policy import Direction
 from trust_bundles.refresh import Refresher
 from trust_bundles.sets import anchors_for
-from trust_bundles.status import Status
+from trust_bundles.status import BundleError, Status
 from trust_bundles.versions import (
     CONTENTS,
     Arrival,
@@ -324,6 +324,17 @@ async def test_revocation_that_cannot_be_learnt_is_the_policys(
     outcome = await site.refresh(signed(TWO))
     assert outcome.status is status
     assert "revocation" in (outcome.detail or "")
+
+
+async def test_what_waits_is_checked_again_for_its_signers_revocation(site: Site) -> None:
+    site.answers.crls = [SIGNING_CA.crl()]
+    await site.add(signers=SIGNERS, needs_approval=True)
+    assert (await site.refresh(signed(ONE))).status is Status.STAGED
+    await site.refresher.check_again("b", 1)
+    site.answers.crls = [SIGNING_CA.crl([SIGNER.certificate])]
+    with pytest.raises(BundleError) as refused:
+        await site.refresher.check_again("b", 1)
+    assert refused.value.status is Status.INVALID_SIGNING_CERT
 
 
 async def test_stolen_signer_cannot_hide_who_revoked_it(site: Site) -> None:
