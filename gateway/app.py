@@ -40,7 +40,6 @@ from gateway.worker import Worker
 
 __all__ = ["Listening", "running", "serve"]
 
-LEASE_S: Final = 60.0
 WORK_GRACE_S: Final = 3.0
 POLL_S: Final = 1.0
 LATE_POLL_S: Final = 5.0
@@ -81,7 +80,7 @@ async def running(config: Config, share: Share | None = None) -> AsyncIterator[L
             handlers={**agent.handlers, **metrics.handlers(fhir.handlers)},
             clock=utc_now,
             concurrency=config.gateway.workers,
-            lease_s=LEASE_S,
+            lease_s=config.gateway.lease_s,
             poll_s=POLL_S,
             grace_s=WORK_GRACE_S,
             abandon=abandon,

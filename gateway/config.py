@@ -90,6 +90,9 @@ class Gateway(_Section):
     data: Path = Field(Path("data"), description="folder of database, spool and key file")
     database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
     workers: int = Field(8, ge=1, le=256, description="jobs worked on at a time")
+    lease_s: float = Field(
+        60.0, ge=5, description="seconds after which others do the work of a process that died"
+    )
     log_level: str = Field("info", description="debug, info, warning or error")
     metrics_to: tuple[IPv4Network | IPv6Network, ...] = Field(
         (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),

@@ -80,17 +80,18 @@ async def calls_of_a_thread(folder: Path) -> dict[str, int]:
     async with neighbours(folder) as around:
         gateway = _Gateway(around)
         await gateway.start()
-        counts = {}
-        for number, calls in enumerate((SYNCS, WRITES)):
-            trace = folder / "trace"
-            async with traced(gateway.pid, trace, "-e", f"trace={calls}"):
-                this = Round.of(900 + number)
-                await _load(around, this)
-                await settled(around, this)
-            lines = trace.read_text(errors="replace").splitlines()
-            counts[calls] = max(Counter(line.split()[0] for line in lines).values())
+        trace, this = folder / "trace", Round.of(900)
+        async with traced(gateway.pid, trace, "-e", f"trace={SYNCS},{WRITES}"):
+            await _load(around, this)
+            await settled(around, this)
         gateway.kill()
-    return counts
+        lines = trace.read_text(errors="replace").splitlines()
+    # A line is "1234 write(...": the thread and its call, or the end of one that was interrupted.
+    calls = [(line.split()[0], line.split()[1].partition("(")[0]) for line in lines]
+    return {
+        some: max(Counter(thread for thread, call in calls if call in some.split(",")).values())
+        for some in (SYNCS, WRITES)
+    }
 
 
 def spread(count: int, totals: dict[str, int]) -> list[tuple[Fault, int]]:

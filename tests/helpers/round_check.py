@@ -57,29 +57,36 @@ async def settled(around: Neighbours, this: Round, patience_s: float = SETTLED_S
     """Wait until all of a round has ended as it must; return what has not, in the end."""
     end = time.monotonic() + patience_s
     problem: str | None = "not looked at"
-    while problem and time.monotonic() < end:
-        await _hurry(around)
-        problem = await told_once(around, this)
-        await asyncio.sleep(0.1)
-    return problem or await _sound(around)
+    async with SqlDatabase.open(around.database_url) as database:
+        while problem and time.monotonic() < end:
+            await _hurry(database)
+            problem = await _told_once(database, around, this)
+            await asyncio.sleep(0.1)
+        return problem or await _sound(database)
 
 
-async def _hurry(around: Neighbours) -> None:
+async def _hurry(database: SqlDatabase) -> None:
     """Make due now what waits for its next try, as `queue retry` does."""
     now = utc_now()
-    async with SqlDatabase.open(around.database_url) as database:
-        jobs = await database.read(lambda c: queue.list_jobs(c, limit=100))
-        for job in jobs:
-            if job.due_at > now:
-                with contextlib.suppress(Exception):
-                    await database.write(partial(queue_control.retry_now, job_id=job.id, now=now))
+    jobs = await database.read(lambda c: queue.list_jobs(c, limit=100))
+    for job in jobs:
+        if job.due_at > now:
+            with contextlib.suppress(Exception):
+                await database.write(partial(queue_control.retry_now, job_id=job.id, now=now))
 
 
 async def told_once(around: Neighbours, this: Round) -> str | None:
     """Say what is not yet, or no more, as it must be at the end of a round."""
     async with SqlDatabase.open(around.database_url) as database:
-        problem = await database.read(lambda c: _unfinished(c, this))
-    if problem:
+        return await _told_once(database, around, this)
+
+
+async def _told_once(database: SqlDatabase, around: Neighbours, this: Round) -> str | None:
+    # While there is work, the rest need not be looked at: that costs the gateway its processor.
+    left = await database.read(lambda c: queue.list_jobs(c, limit=1))
+    if left:
+        return f"a job is left: {left[0].kind}, {left[0].detail}"
+    if problem := await database.read(lambda c: _unfinished(c, this)):
         return problem
     for message_id in this.outgoing:
         if around.hisp.copies[message_id] == 0:
@@ -110,8 +117,7 @@ def _unfinished(connection: sa.Connection, this: Round) -> str | None:
         )
         if {*states.scalars()} != {"finished"}:
             return f"{message_id} is not finished"
-    left = queue.list_jobs(connection, limit=1)
-    return f"a job is left: {left[0].kind}, {left[0].detail}" if left else None
+    return None
 
 
 def _not_ended(connection: sa.Connection, sent: Message) -> str | None:
@@ -140,12 +146,11 @@ def _not_ended(connection: sa.Connection, sent: Message) -> str | None:
     return f"{failures} failed, {told} reports" if told != failures else None
 
 
-async def _sound(around: Neighbours) -> str | None:
+async def _sound(database: SqlDatabase) -> str | None:
     """Say what is broken in the database as a whole."""
-    async with SqlDatabase.open(around.database_url) as database:
-        if await database.read(audit.verify) is not None:
-            return "the audit chain is broken"
-        said = await database.read(_integrity)
+    if await database.read(audit.verify) is not None:
+        return "the audit chain is broken"
+    said = await database.read(_integrity)
     return None if said == "ok" else str(said)
 
 

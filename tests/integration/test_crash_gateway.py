@@ -16,10 +16,10 @@ from tests.helpers.gateway_sweep import FAULTS, calls_of_a_thread, render, sprea
 async def test_every_message_acknowledged_has_one_end_told_once_and_is_in_the_inbox_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = spread(13, await calls_of_a_thread(tmp_path / "count"))
+    places = spread(10, await calls_of_a_thread(tmp_path / "count"))
     outcomes = await sweep(tmp_path / "broken", places)
     with capsys.disabled():
         sys.stdout.write(f"\n{render(outcomes)}\n")
     assert [outcome.problem for outcome in outcomes] == [None] * len(outcomes)
-    assert sum(outcome.fired for outcome in outcomes) >= 12
+    assert sum(outcome.fired for outcome in outcomes) >= 9
     assert {outcome.fault for outcome in outcomes if outcome.fired} == {*FAULTS}

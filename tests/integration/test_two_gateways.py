@@ -7,11 +7,13 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.database import PostgresqlServer
 from tests.helpers.neighbours import PEER, Neighbours, neighbours
 from tests.helpers.round_check import Round, settled
 
-COUNT = 30
+COUNT = 20
 IN_FLIGHT = 8  # the jobs that one gateway works on at a time
 
 
@@ -22,8 +24,9 @@ async def submit(around: Neighbours, message_ids: list[str]) -> None:
 
 
 async def test_no_recipient_is_served_twice_and_a_kill_repeats_only_what_was_in_flight(
-    tmp_path: Path, postgresql_server: PostgresqlServer
+    tmp_path: Path, postgresql_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DIRECT_GATEWAY_GATEWAY__LEASE_S", "10")
     names = [f"<{number}@test.example>" for number in range(2 * COUNT)]
     url = await postgresql_server.migrated_database()
     async with neighbours(tmp_path, database=url) as around:
@@ -39,6 +42,6 @@ async def test_no_recipient_is_served_twice_and_a_kill_repeats_only_what_was_in_
             process.send_signal(signal.SIGKILL)
             process.wait()
             await load
-            # What the killed one had begun comes back when its leases, of a minute, run out.
+            # What the killed one had begun comes back when its leases run out.
             assert await settled(around, Round(names, []), 150) is None
             assert around.hisp.repeated(names) <= IN_FLIGHT
