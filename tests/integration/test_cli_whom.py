@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from joserfc import jwk
 
 from certs.address import parse_address
 from certs.ids import new_id
@@ -193,6 +195,33 @@ def test_client_has_its_life(here: Installation) -> None:
     for token in tokens:
         assert len(token) >= 32
         assert token not in json.dumps([listed.output, audited.output])
+
+
+def test_client_with_keys_of_its_own_has_no_token(here: Installation, tmp_path: Path) -> None:
+    def keys(kid: str, *, private: bool) -> Path:
+        key = jwk.ECKey.generate_key("P-384", {"kid": kid, "use": "sig"})
+        file = tmp_path / kid
+        file.write_text(json.dumps({"keys": [key.as_dict(private=private)]}))
+        return file
+
+    junk = tmp_path / "junk"
+    junk.write_text("not JSON")
+    added, listed, token, broken, _ = here.batch(
+        ("client", "add", "backend", "--mailbox", USER, "--jwks", keys("one", private=False)),
+        ("client", "list"),
+        ("client", "token", "backend"),
+        ("client", "change", "backend", "--jwks", junk),
+        ("client", "change", "backend", "--jwks", keys("two", private=True)),
+    )
+    assert set(added.output) == {"client", "client_id"}
+    [shown] = [one for one in listed.output if one["client"] == "backend"]
+    assert (shown["client_id"], shown["keys"]) == (added.output["client_id"], True)
+    assert (token.status, broken.status) == (2, 2)
+    declared = tomllib.loads(here.run("export").stdout)["client"]["backend"]
+    [kept] = json.loads(declared["jwks"])["keys"]
+    # Whoever gives us a private key by mistake still has it for themselves.
+    assert (kept["kid"], "d" in kept) == ("two", False)
+    here.run("client", "remove", "backend", "--yes")
 
 
 def test_trail_of_all_this_is_whole_and_shows_an_edit(here: Installation) -> None:
