@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from certs.ids import new_id
-from fhir_bridge.payloads import BinaryRow
+from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.tables import fhir_binary
 
 __all__ = ["add_binaries", "attach", "find_binary"]

@@ -27,12 +27,12 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
 from fhir_bridge.binaries import add_binaries, find_binary
+from fhir_bridge.binary_rows import BinaryRow, Measure
 from fhir_bridge.clients import Client
 from fhir_bridge.exchange import FHIR_JSON, body_of, prefers, resource_response
 from fhir_bridge.handover import octets_of
 from fhir_bridge.medplum_compat import as_medplum
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.payloads import BinaryRow, Measure
 from fhir_bridge.ports import Bodies
 from fhir_bridge.resource_api import identity_of, not_found
 from fhir_bridge.resources import check, load, require_type

@@ -166,6 +166,23 @@ _TYPES: Final = (
     ResourceType("Binary", ("create", "read", "delete"), ()),
     ResourceType("Task", _ALL, _TASK, in_mailbox=True),
     ResourceType("DocumentReference", _ALL, _DOCUMENT_REFERENCE, in_mailbox=True),
+    # The submission sets of XDM packages (fhir.md 3.3).
+    ResourceType(
+        "List",
+        _READ,
+        (
+            _token("code", often=True),
+            _date("date"),
+            _IDENTIFIER,
+            _reference("item", "entry.item"),
+            _PATIENT,
+            _reference("source", "source", "Device", "Patient", "Practitioner", "PractitionerRole"),
+            _STATUS,
+            _SUBJECT,
+            _string("title"),
+        ),
+        in_mailbox=True,
+    ),
     ResourceType(
         "Provenance",
         _READ,
@@ -298,6 +315,7 @@ COMPARTMENT: Final[Mapping[str, tuple[str, ...]]] = {
     "DocumentReference": ("subject",),
     "Encounter": ("patient",),
     "Group": ("member",),
+    "List": ("subject", "source"),
     "Media": ("subject",),
     "RelatedPerson": ("patient",),
 }

@@ -83,7 +83,7 @@ def provenance(
 ) -> JSON:
     """Return the evidence that a received message is from whom it says."""
     identity = UUID(communication["id"])
-    targets = [f"Communication/{identity}", *(f"DocumentReference/{d['id']}" for d in documents)]
+    targets = [f"Communication/{identity}", *(f"{d['resourceType']}/{d['id']}" for d in documents)]
     sender = communication.get("sender", {"display": "unknown"})
     who = {k: sender[k] for k in ("identifier", "display") if k in sender}
     found: JSON = {

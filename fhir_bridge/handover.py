@@ -14,11 +14,11 @@ from datetime import datetime
 from typing import BinaryIO
 
 from certs.address import DirectAddress
+from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.compose import Ancestry, Attachment, Letter
 from fhir_bridge.delivery import RecipientState, with_delivery
 from fhir_bridge.mime import blocks_of, decoder
 from fhir_bridge.outbound import Content, Draft
-from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.terms import (
     DIRECT_MEDIUM,
     JSON,

@@ -20,10 +20,12 @@ from typing import BinaryIO, Final
 from uuid import UUID, uuid5
 
 from certs.address import DirectAddress
-from fhir_bridge.derived import document_reference, patient_of, provenance
+from fhir_bridge.binary_rows import BinaryRow, clean
+from fhir_bridge.derived import provenance
+from fhir_bridge.documents import with_documents
 from fhir_bridge.headers import Mailbox, decode_words, mailboxes, message_ids, parse_date, unfold
 from fhir_bridge.mime import BLOCK_OCTETS, Index, Part, index
-from fhir_bridge.payloads import BinaryRow, Payloads, clean, payloads_of
+from fhir_bridge.payloads import Payloads, payloads_of
 from fhir_bridge.terms import (
     DIRECT_MEDIUM,
     JSON,
@@ -106,7 +108,7 @@ def view(
     }
     if payloads.payload:
         communication["payload"] = list(payloads.payload)
-    documents = _with_documents(communication, payloads, identity, terms)
+    resources = with_documents(communication, payloads, identity, terms)
     return InboundView(
         message=message_uuid,
         mailbox=mailbox,
@@ -115,8 +117,8 @@ def view(
         message_id=message_id,
         thread_id=thread_id,
         in_reply_to=answered[0] if answered else None,
-        documents=documents,
-        provenance=provenance(communication, raw=payloads.raw.id, documents=documents, trust=trust),
+        documents=resources,
+        provenance=provenance(communication, raw=payloads.raw.id, documents=resources, trust=trust),
     )
 
 
@@ -132,41 +134,6 @@ def _of_header(root: Part, answered: tuple[str, ...]) -> JSON:
         logical = {"type": "Communication", "identifier": mid_identifier(answered[0])}
         found["inResponseTo"] = [logical]
     return found
-
-
-def _with_documents(
-    communication: JSON, payloads: Payloads, identity: UUID, terms: Terms
-) -> tuple[JSON, ...]:
-    """Return the DocumentReferences of the documents attached, and link them and their patient.
-
-    Two documents of different patients leave the message without one (fhir.md 3.3).
-    """
-    documents = []
-    patients: list[JSON] = []
-    for found in payloads.documents:
-        patient = patient_of(found.document.patient) if found.document.patient else None
-        if patient is not None and patient not in patients:
-            patients.append(patient)
-        documents.append(
-            document_reference(
-                found.document,
-                found.attachment,
-                communication=identity,
-                path=found.path,
-                patient=patient,
-            )
-        )
-    if documents:
-        communication["about"] = [
-            {"reference": f"DocumentReference/{document['id']}"} for document in documents
-        ]
-    if len(patients) == 1:
-        communication["contained"] = [*communication.get("contained", ()), patients[0]]
-        communication["subject"] = {"reference": "#patient"}
-    elif patients:
-        conflict = {"url": terms.extension("patient-conflict"), "valueBoolean": True}
-        communication["extension"].append(conflict)
-    return tuple(documents)
 
 
 def _message_id(message: BinaryIO, root: Part, mailbox: DirectAddress) -> tuple[str, bool]:
@@ -299,6 +266,6 @@ def _extensions(
         if value:
             parts = [("name", {"valueString": name}), ("value", {"valueString": value})]
             extensions.append(extension(terms.extension("mime-header"), parts))
-    if found.partial:
+    if found.partial or payloads.partial:
         extensions.append({"url": terms.extension("partial"), "valueBoolean": True})
     return extensions

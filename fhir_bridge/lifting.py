@@ -23,8 +23,8 @@ import pybase64
 
 from certs.errors import Reason
 from certs.ids import new_id
+from fhir_bridge.binary_rows import BinaryRow, measure
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.payloads import BinaryRow, measure
 from fhir_bridge.ports import Bodies, Body
 from fhir_bridge.terms import JSON
 

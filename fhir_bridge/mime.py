@@ -20,6 +20,7 @@ from typing import BinaryIO, Final
 
 import pybase64
 
+from fhir_bridge.archive import unpacked
 from fhir_bridge.headers import parameters, unfold
 
 __all__ = ["BLOCK_OCTETS", "Index", "Part", "blocks_of", "decoded", "decoder", "index"]
@@ -33,6 +34,7 @@ LINE_OCTETS: Final = 64 * 1024
 BLOCK_OCTETS: Final = 64 * 1024
 BOUNDARY_OCTETS_MAX: Final = 200  # RFC2046 5.1.1 says 70; real ones are longer
 
+_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary", "base64", "quoted-printable"})
 _NOT_BASE64: Final = bytes(
     set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 )
@@ -57,6 +59,11 @@ class Part:
     offset: int
     length: int
     children: tuple[Part, ...]
+
+    @property
+    def coding(self) -> str:
+        """How its octets are decoded: an encoding that is not known leaves them as they are."""
+        return self.encoding if self.encoding in _ENCODINGS else "binary"  # RFC2045 6.4
 
     def header(self, name: str) -> str | None:
         """Return the first field `name` (in lower case) as one line, or None."""
@@ -87,7 +94,7 @@ def index(message: BinaryIO) -> Index:
 
 def decoded(message: BinaryIO, part: Part) -> Iterator[bytes]:
     """Yield the body of `part` without its content transfer encoding, in blocks."""
-    return decoder(part.encoding, blocks_of(message, part.offset, part.length))
+    return decoder(part.coding, blocks_of(message, part.offset, part.length))
 
 
 def blocks_of(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
@@ -99,12 +106,16 @@ def blocks_of(file: BinaryIO, offset: int, length: int) -> Iterator[bytes]:
 
 
 def decoder(encoding: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what `blocks` decode to; an encoding we do not know is passed on as it is."""
-    if encoding == "base64":
-        return _from_base64(blocks)
-    if encoding == "quoted-printable":
-        return _from_quoted_printable(blocks)
-    return blocks
+    """Yield what `blocks` decode to; an encoding we do not know is passed on as it is.
+
+    A file of an attached archive is two encodings, the archive's own after a space.
+    """
+    outer, _, inner = encoding.partition(" ")
+    if outer == "base64":
+        blocks = _from_base64(blocks)
+    elif outer == "quoted-printable":
+        blocks = _from_quoted_printable(blocks)
+    return unpacked(inner, blocks) if inner else blocks
 
 
 @dataclass(slots=True)

@@ -11,71 +11,44 @@ Standards:
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 from uuid import UUID, uuid5
 
-import pybase64
-
+from fhir_bridge.archive import is_archive
+from fhir_bridge.binary_rows import CONTROLS, TITLE_CHARACTERS, BinaryRow, clean, measure
 from fhir_bridge.ccda import Document, read_document
 from fhir_bridge.headers import decode_charset, parameters, parse_date
 from fhir_bridge.html_text import text_of_html
 from fhir_bridge.mime import Index, Part, decoded
+from fhir_bridge.packages import Packaged, packages_in
 from fhir_bridge.terms import JSON, Terms, extension
 
-__all__ = [
-    "Attached",
-    "BinaryRow",
-    "Measure",
-    "Measured",
-    "Payloads",
-    "clean",
-    "measure",
-    "payloads_of",
-]
+__all__ = ["Attached", "Payloads", "payloads_of"]
 
 # FHIR: "strings SHALL NOT exceed 1,048,576 (1024*1024) characters in size".
 STRING_CHARACTERS_MAX: Final = 1024 * 1024
 TEXT_OCTETS_MAX: Final = 4 * STRING_CHARACTERS_MAX
 CONTENT_TYPE_CHARACTERS_MAX: Final = 255
-TITLE_CHARACTERS_MAX: Final = 255
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9!#$&^_.+:-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class BinaryRow:
-    """The octets of one Binary: `length` octets at `offset` of the body `body_key`, encoded.
-
-    `size`, `sha1` (base64) and `sha256` (hexadecimal) are of the decoded octets.
-    """
-
-    id: UUID
-    communication_id: UUID | None
-    owner: str
-    body_key: str
-    offset: int
-    length: int
-    encoding: str
-    content_type: str
-    filename: str | None
-    size: int
-    sha1: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Payloads:
-    """`payload` elements, every Binary they point to, and that of the whole raw message."""
+    """`payload` elements, every Binary they point to, and that of the whole raw message.
+
+    `partial`: an XDM package among them could not be read, or not whole.
+    """
 
     payload: tuple[JSON, ...]
     binaries: tuple[BinaryRow, ...]
     raw: BinaryRow
     documents: tuple[Attached, ...] = ()
+    packages: tuple[Packaged, ...] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,48 +58,6 @@ class Attached:
     path: str
     document: Document
     attachment: JSON
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Size in octets, SHA-1 in base64, SHA-256 in hexadecimal."""
-
-    size: int
-    sha1: str
-    sha256: str
-
-
-class Measure:
-    """Learns size and hashes of octets as they pass."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._sha1 = hashlib.sha1(usedforsecurity=False)  # FHIR: Attachment.hash is SHA-1
-        self._sha256 = hashlib.sha256()
-
-    def add(self, block: bytes) -> None:
-        """Take the next octets."""
-        self._size += len(block)
-        self._sha1.update(block)
-        self._sha256.update(block)
-
-    def result(self) -> Measured:
-        """Return what was learnt."""
-        sha1 = pybase64.b64encode(self._sha1.digest()).decode()
-        return Measured(self._size, sha1, self._sha256.hexdigest())
-
-
-def measure(blocks: Iterable[bytes]) -> Measured:
-    """Return size and hashes of `blocks`."""
-    measuring = Measure()
-    for block in blocks:
-        measuring.add(block)
-    return measuring.result()
-
-
-def clean(text: str) -> str:
-    """Return `text` without what a FHIR string may not hold, and without outer white space."""
-    return _CONTROLS.sub("", text).strip()
 
 
 def payloads_of(
@@ -143,6 +74,8 @@ def payloads_of(
         binaries=(*reader.binaries, raw),
         raw=raw,
         documents=tuple(reader.documents),
+        packages=tuple(reader.packages),
+        partial=reader.partial,
     )
 
 
@@ -188,6 +121,8 @@ class _Reader:
         self.others: list[JSON] = []
         self.binaries: list[BinaryRow] = []
         self.documents: list[Attached] = []
+        self.packages: list[Packaged] = []
+        self.partial = False
         self.html: Part | None = None
         self.body_path: str | None = None
 
@@ -225,7 +160,7 @@ class _Reader:
             charset = "utf-8"  # a superset, and what unlabelled text mostly is
         text, exact = decode_charset(octets, charset)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        kept = _CONTROLS.sub("", text)
+        kept = CONTROLS.sub("", text)
         return kept, exact and kept == text
 
     def content_string(self, text: str, path: str, *, derived: bool) -> JSON:
@@ -241,7 +176,7 @@ class _Reader:
     def attachment(self, part: Part, role: str) -> JSON:
         measured = measure(decoded(self.message, part))
         content_type = _content_type(part)
-        title = clean(part.filename or "")[:TITLE_CHARACTERS_MAX] or None
+        title = clean(part.filename or "")[:TITLE_CHARACTERS] or None
         row = BinaryRow(
             id=uuid5(self.communication, f"Binary/{part.path}"),
             communication_id=self.communication,
@@ -249,7 +184,7 @@ class _Reader:
             body_key=self.body_key,
             offset=part.offset,
             length=part.length,
-            encoding=part.encoding,
+            encoding=part.coding,
             content_type=content_type,
             filename=title,
             size=measured.size,
@@ -272,6 +207,12 @@ class _Reader:
             document = read_document(decoded(self.message, part))
             if document is not None:
                 self.documents.append(Attached(part.path, document, attachment))
+        # XD-001: a package is known by what it is, whatever it is called.
+        elif is_archive(next(decoded(self.message, part), b"")):
+            found, whole = packages_in(self.message, part, row)
+            self.packages += found
+            self.binaries += [each for one in found for each in one.binaries.values()]
+            self.partial |= not whole
         return {
             "extension": [self.mime_part(part, role, row.sha256)],
             "contentAttachment": attachment,

@@ -25,6 +25,7 @@ from certs.errors import Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
 from fhir_bridge.binaries import add_binaries, attach, find_binary
+from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.clients import Client
 from fhir_bridge.compose import Ancestry, compose
 from fhir_bridge.groups import expanded, group_references
@@ -33,7 +34,6 @@ from fhir_bridge.indexing import local_id
 from fhir_bridge.lifting import Lifted, binary_id
 from fhir_bridge.outbound import Content, Draft, contact_references, draft_of
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.payloads import BinaryRow
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
 from fhir_bridge.records import store_tasks
 from fhir_bridge.requests import communication_of, due_at

@@ -98,7 +98,7 @@ fhir_binary: Final = sa.Table(
     sa.Column("body_key", sa.String(128), nullable=False, index=True),
     sa.Column("offset", sa.BigInteger, nullable=False),
     sa.Column("length", sa.BigInteger, nullable=False),
-    sa.Column("encoding", sa.String(32), nullable=False),
+    sa.Column("encoding", sa.String(64), nullable=False),
     sa.Column("content_type", sa.String(255), nullable=False),
     sa.Column("filename", sa.String(255)),
     sa.Column("size", sa.BigInteger, nullable=False),

@@ -126,7 +126,7 @@ def upgrade() -> None:
         sa.Column("body_key", sa.String(length=128), nullable=False),
         sa.Column("offset", sa.BigInteger(), nullable=False),
         sa.Column("length", sa.BigInteger(), nullable=False),
-        sa.Column("encoding", sa.String(length=32), nullable=False),
+        sa.Column("encoding", sa.String(length=64), nullable=False),
         sa.Column("content_type", sa.String(length=255), nullable=False),
         sa.Column("filename", sa.String(length=255), nullable=True),
         sa.Column("size", sa.BigInteger(), nullable=False),

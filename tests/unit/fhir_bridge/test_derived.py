@@ -84,7 +84,11 @@ async def test_documents_of_two_patients_leave_the_message_without_one(world: Wo
     identity = await world.receive(mail(ccda(), ccda("Other")))
     message = (await world.http.get(f"/Communication/{identity}")).json()
     assert "subject" not in message
-    assert extension_value(message, TERMS.extension("patient-conflict")) is True
+    assert extension_value(message, TERMS.extension("patient-conflict")) == {
+        "reference": "#patient"
+    }
+    families = [r["name"][0]["family"] for r in message["contained"] if r["id"] != "sender"]
+    assert families == ["Helberg", "Other"]
     assert len(await found(world, "DocumentReference")) == 2
 
 
