@@ -54,6 +54,8 @@ USUAL: Final = Windows()
 
 # RFC5321 6.3: a message that has passed so many hosts goes in circles.
 RECEIVED_LINES: Final = 50
+# Argon2id takes its time and memory on purpose; who guesses passwords must not have all threads.
+PASSWORDS_AT_A_TIME: Final = 2
 # With the name of its field it must fit into one line of each notice about the message, where a
 # line has 998 octets at most (RFC5322 2.1.1).
 MESSAGE_ID_OCTETS: Final = 900
@@ -110,12 +112,13 @@ class SmtpReception:
         self._wake = wake
         self._windows = windows
         self._peers = peers
+        self._passwords = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
 
     async def authenticate(self, user: str, password: str) -> bool:
         """Say whether the edge user may come in."""
         stored = await self._database.read(lambda c: domains.edge_user_hash(c, user))
-        # Argon2id takes its time on purpose: in a thread, and not in the database's.
-        known = await asyncio.to_thread(domains.password_matches, stored, password)
+        async with self._passwords:  # in a thread, and not in the database's
+            known = await asyncio.to_thread(domains.password_matches, stored, password)
         await self._database.write(
             lambda c: audit.record(
                 c,

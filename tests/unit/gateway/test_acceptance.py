@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -10,7 +12,7 @@ import pytest
 from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
 from gateway import audit
-from gateway.acceptance import HeadKeepingSink, SmtpReception, dedupe_key
+from gateway.acceptance import PASSWORDS_AT_A_TIME, HeadKeepingSink, SmtpReception, dedupe_key
 from gateway.header import HEADER_OCTETS
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, MessageState, Source
@@ -53,6 +55,16 @@ async def reason_of(check: Awaitable[None]) -> Reason | None:
 
 
 # Who may come in, send as whom, and to whom
+
+
+async def test_many_who_guess_passwords_leave_threads_to_the_others(agent: Agent) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(PASSWORDS_AT_A_TIME + 1))
+    guesses = [asyncio.create_task(agent.reception.authenticate("ehr", "x")) for _ in range(12)]
+    # Until the first is answered, all of them have been asked for.
+    await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.to_thread(int)
+    assert sum(guess.done() for guess in guesses) < 6
+    assert not any(await asyncio.gather(*guesses))
 
 
 @pytest.mark.parametrize(
