@@ -134,7 +134,9 @@ class Connections:
             lmtp=target.lmtp,
         )
 
-    async def _secure(self, target: Target, client: SmtpClient) -> SmtpClient:
+    async def _secure(
+        self, target: Target, client: SmtpClient, *, again: bool = True
+    ) -> SmtpClient:
         verify = target.policy.demand is Demand.VERIFY
         inner = self._verifying if verify else self._unverified
         context = self._sessions.context(target.host, target.port, target.policy, inner)
@@ -147,9 +149,9 @@ class Connections:
                 context.keep(client.tunnel)
         except (ssl.SSLError, PeerError, BrokenError, UnreachableError) as error:
             client.abort()
-            if context.forget():
+            if context.forget() and again:
                 # Perhaps it is only the session that it cannot resume.
-                return await self._secure(target, await self._connect(target))
+                return await self._secure(target, await self._connect(target), again=False)
             if target.policy.required:
                 raise _demanded(target, str(error)) from error
             # RFC7435: a peer whose TLS is broken is no worse off than one without.

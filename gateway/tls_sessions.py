@@ -5,7 +5,9 @@ Talks to nobody; a monotonic clock comes in. asyncio has no parameter for a sess
 
 A resumed session repeats neither the certificate nor its judgement. So a session is offered to the
 same host only, under the very same policy with the same pinned data, and at most an hour after its
-certificate was judged, however often it was resumed since.
+certificate was judged. It is that of the whole handshake each time: Python copies a session as
+often as it is touched, which costs as much as half a handshake (measured). RFC8446 C.4 advises a
+ticket for each connection, against being recognised; a mail server is known by its address.
 
 Standards:
     RFC8446 section 2.2 (resumption) and 4.6.1 (tickets come after the handshake) · RFC5077
@@ -18,7 +20,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from gateway.tls_policy import TlsPolicy
 
@@ -40,14 +42,13 @@ class Resuming(ssl.SSLContext):
     _clock: Callable[[], float]
     _lifetime_s: float
     _kept: _Kept | None
-    # Of each connection, when the session that it was offered ends; 0 without one.
-    _made: WeakKeyDictionary[ssl.SSLObject, float]
+    _made: WeakSet[ssl.SSLObject]
 
     def __new__(cls, inner: ssl.SSLContext, clock: Callable[[], float], lifetime_s: float) -> Self:
         """Return a context that, by itself, trusts nobody."""
         context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
         context._inner, context._clock, context._lifetime_s = inner, clock, lifetime_s
-        context._kept, context._made = None, WeakKeyDictionary()
+        context._kept, context._made = None, WeakSet()
         return context
 
     def wrap_bio(
@@ -65,7 +66,7 @@ class Resuming(ssl.SSLContext):
         tunnel = self._inner.wrap_bio(
             incoming, outgoing, server_side, server_hostname, kept.session if kept else session
         )
-        self._made[tunnel] = kept.until_s if kept else 0.0
+        self._made.add(tunnel)
         return tunnel
 
     def keep(self, tunnel: ssl.SSLObject) -> None:
@@ -73,11 +74,11 @@ class Resuming(ssl.SSLContext):
 
         With TLS 1.3 it is there once something was read.
         """
-        session = tunnel.session
-        if session is None or tunnel not in self._made:
+        if tunnel.session_reused or tunnel not in self._made:
             return
-        until_s = self._made[tunnel] if tunnel.session_reused else self._clock() + self._lifetime_s
-        self._kept = _Kept(session, until_s)
+        session = tunnel.session
+        if session is not None:
+            self._kept = _Kept(session, self._clock() + self._lifetime_s)
 
     def forget(self) -> bool:
         """Offer the session no more; say whether there was one."""
