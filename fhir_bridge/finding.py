@@ -30,6 +30,7 @@ from fhir_bridge.search import (
     Sort,
     cursor_of,
 )
+from fhir_bridge.shortcuts import MEASURED, Bounds, Lookup, Order, Wanted, quick_rows
 from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.tables import NEVER, fhir_index, fhir_resource
 
@@ -38,6 +39,7 @@ __all__ = ["Page", "find"]
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 _LAST_UPDATED: Final = COMMON[1]
+_INDEXED: Final = ("_lastUpdated", "sent")  # the resources of an owner are indexed in this order
 BRANCHES_MAX: Final = 50  # SQLite takes 500 selects in one
 
 
@@ -58,16 +60,21 @@ class _Scope:
     now: datetime
 
 
-def find(connection: sa.Connection, query: Query, owners: Collection[str], now: datetime) -> Page:
-    """Return the page of `query` among the resources of `owners`."""
+def find(
+    connection: sa.Connection,
+    query: Query,
+    owners: Collection[str],
+    now: datetime,
+    bounds: Bounds = MEASURED,
+) -> Page:
+    """Return the page of `query` among the resources of `owners`.
+
+    `bounds` decide by which way it is found; the page is the same by each.
+    """
     scope = _Scope(owners, now)
-    kind = query.kind.name
-    where = [
-        *_visible(fhir_resource, kind, scope),
-        *(_condition(condition, kind, fhir_resource, scope) for condition in query.criteria),
-    ]
     total = None
     if query.total:
+        where = _where(query, scope)
         counted = sa.select(sa.func.count()).select_from(fhir_resource).where(*where)
         total = connection.execute(counted).scalar_one()
     if query.summary_count or query.count == 0:
@@ -76,16 +83,53 @@ def find(connection: sa.Connection, query: Query, owners: Collection[str], now: 
     order = query.sort or (Sort(_LAST_UPDATED, descending=True),)
     keys = [(_key(sort).label(f"key{n}"), sort.descending) for n, sort in enumerate(order)]
     keys.append((fhir_resource.c.id.label("last"), order[0].descending))
-    statement = sa.select(fhir_resource, *(key for key, _ in keys[:-1])).where(*where)
-    if query.cursor is not None:
-        statement = statement.where(_after(keys, query.cursor))
-    mine = _owners(query.kind, owners)
-    rows = connection.execute(_ordered(statement, keys, mine, query.count + 1)).all()
+    after = [_after(keys, query.cursor)] if query.cursor is not None else []
+    rows = _quick_rows(connection, query, keys, after, scope, bounds)
+    if rows is None:
+        columns = (key for key, _ in keys[:-1])
+        statement = sa.select(fhir_resource, *columns).where(*_where(query, scope), *after)
+        mine = _owners(query.kind, owners)
+        rows = connection.execute(_ordered(statement, keys, mine, query.count + 1)).all()
     following = None
     if len(rows) > query.count:
         rows = rows[: query.count]
         following = cursor_of([*_key_values(rows[-1], len(keys) - 1), rows[-1].id.hex])
     return Page(tuple(stored_of(row) for row in rows), following, total)
+
+
+def _where(query: Query, scope: _Scope) -> list[sa.ColumnElement[bool]]:
+    kind = query.kind.name
+    return [
+        *_visible(fhir_resource, kind, scope),
+        *(_condition(condition, kind, fhir_resource, scope) for condition in query.criteria),
+    ]
+
+
+def _quick_rows(
+    connection: sa.Connection,
+    query: Query,
+    keys: Sequence[tuple[sa.Label[Any], bool]],
+    after: Sequence[sa.ColumnElement[bool]],
+    scope: _Scope,
+    bounds: Bounds,
+) -> Sequence[sa.Row[Any]] | None:
+    kind = query.kind.name
+    lookups = []
+    for number, condition in enumerate(query.criteria):
+        if isinstance(condition, Criterion) and _is_lookup(condition):
+            index = fhir_index.alias()
+            others = [*query.criteria[:number], *query.criteria[number + 1 :]]
+            conditions = (_condition(other, kind, fhir_resource, scope) for other in others)
+            where = (*_visible(fhir_resource, kind, scope), *conditions)
+            lookups.append(Lookup(index, _named(condition, index, scope), where))
+    if not lookups:
+        return None
+    sort = query.sort[0].parameter.name if query.sort else _LAST_UPDATED.name
+    start = query.cursor[0] if query.cursor is not None else None
+    order = Order(keys, sort in _INDEXED, start)
+    owners = _owners(query.kind, scope.owners)
+    wanted = Wanted(kind, owners, tuple(after), query.count + 1)
+    return quick_rows(connection, lookups, order, wanted, bounds)
 
 
 def _ordered(
@@ -241,16 +285,30 @@ def _criterion(
         names = (parameter.name, f"{parameter.name}:identifier")
         found = _exists(index, resource, index.c.name.in_(names))
         return ~found if criterion.values == ("true",) else found
-    name = parameter.name
-    if criterion.modifier in ("identifier", "text", "exact"):
-        name = f"{name}:{criterion.modifier}"
-    matches = sa.and_(index.c.name == name, sa.or_(*_matches(criterion, index, scope.now)))
+    matches = _named(criterion, index, scope)
     if criterion.modifier == "not":
         return ~_exists(index, resource, matches)
     if not parameter.selective:
         return _exists(index, resource, matches)
     ids = sa.select(index.c.resource_id).where(index.c.type == kind, matches)
     return resource.c.id.in_(ids)
+
+
+def _is_lookup(criterion: Criterion) -> bool:
+    """Say whether the index of values leads to what matches."""
+    special = criterion.parameter.name in ("_id", "_lastUpdated")
+    return (
+        criterion.parameter.selective
+        and not special
+        and criterion.modifier not in ("missing", "not")
+    )
+
+
+def _named(criterion: Criterion, index: sa.FromClause, scope: _Scope) -> sa.ColumnElement[bool]:
+    name = criterion.parameter.name
+    if criterion.modifier in ("identifier", "text", "exact"):
+        name = f"{name}:{criterion.modifier}"
+    return sa.and_(index.c.name == name, sa.or_(*_matches(criterion, index, scope.now)))
 
 
 def _matches(

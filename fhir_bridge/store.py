@@ -222,16 +222,16 @@ def _columns(stored: Stored) -> dict[str, Any]:
 
 def stored_of(row: sa.Row[Any]) -> Stored:
     """Return a row of either table of resources."""
-    identity = row.resource_id if hasattr(row, "resource_id") else row.id
+    found = row._mapping
     return Stored(
-        identity,
+        found["resource_id" if "resource_id" in found else "id"],
         row.type,
         row.owner,
         row.version,
         row.body,
         row.last_updated,
         row.deleted,
-        getattr(row, "message_id", None),
+        found.get("message_id"),
     )
 
 
