@@ -19,7 +19,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs import keys
-from gateway import messages, queue
+from gateway import messages, queue, queue_control
 from gateway.clock import utc_now
 from gateway.exchange import exchange
 from gateway.messages import Direction, Kind, Message, MessageState, Source
@@ -400,6 +400,49 @@ async def raw(hisp: Hisp, shown: dict[str, Any]) -> str:
     return response.text
 
 
+def submit_with_wishes(hisp: Hisp, recipient: str, content: bytes, notify: str) -> None:
+    """Submit as Python's own client does, with the parameters of RFC 3461."""
+    host, port = hisp.listening.edge or ("", 0)
+    with smtplib.SMTP(host, port) as client:
+        client.starttls(context=unverified_context())
+        client.login("ehr", hisp.password)
+        assert client.has_extn("dsn")
+        refused = client.sendmail(
+            str(hisp.desk),
+            [recipient],
+            content,
+            mail_options=["RET=HDRS", "ENVID=order+2B8"],
+            rcpt_options=[f"NOTIFY={notify}", "ORCPT=rfc822;front+2Bdesk@old.example"],
+        )
+        assert refused == {}
+
+
+async def test_edge_that_asks_hears_once_of_a_delay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIRECT_GATEWAY_TRACKING__DELAY_S", "0.5")
+    async with open_sandbox(tmp_path) as sandbox:
+        hisp, recipient = sandbox.hillside, str(sandbox.lakeview.desk)
+        domain = sandbox.lakeview.domain
+        await hisp.listening.database.write(lambda c: queue_control.pause(c, domain, utc_now()))
+        content = mail(str(hisp.desk), recipient, utc_now())
+        await asyncio.to_thread(submit_with_wishes, hisp, recipient, content, "DELAY,SUCCESS")
+        [shown] = await eventually(lambda: reports(hisp))
+        text = await raw(hisp, shown)
+        assert "\r\nAction: delayed\r\nStatus: 4." in text
+        assert "\r\nWill-Retry-Until: " in text
+        await hisp.listening.database.write(lambda c: queue_control.resume(c, domain))
+        await eventually(lambda: settled(hisp))
+
+        async def told_of_success() -> bool:
+            return len(await reports(hisp)) == 2
+
+        await eventually(told_of_success)
+        texts = [await raw(hisp, each) for each in await reports(hisp)]
+    actions = [line for text in texts for line in text.split("\r\n") if line.startswith("Action:")]
+    assert sorted(actions) == ["Action: delayed", "Action: relayed"]
+
+
 @pytest.mark.parametrize(
     ("more", "action"),
     [
@@ -410,26 +453,10 @@ async def raw(hisp: Hisp, shown: dict[str, Any]) -> str:
 async def test_edge_that_asks_for_success_hears_of_it_once_by_dsn(
     sandbox: Sandbox, more: str, action: str
 ) -> None:
-    """Python's own client submits; the other HISP's notices make the DSN."""
+    """The other HISP's notices make the DSN."""
     hisp, recipient = sandbox.hillside, str(sandbox.lakeview.desk)
     content = f"{more}\r\n".encode() + mail(str(hisp.desk), recipient, utc_now())
-
-    def submit_with_wishes() -> None:
-        host, port = hisp.listening.edge or ("", 0)
-        with smtplib.SMTP(host, port) as client:
-            client.starttls(context=unverified_context())
-            client.login("ehr", hisp.password)
-            assert client.has_extn("dsn")
-            refused = client.sendmail(
-                str(hisp.desk),
-                [recipient],
-                content,
-                mail_options=["RET=HDRS", "ENVID=order+2B8"],
-                rcpt_options=["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;front+2Bdesk@old.example"],
-            )
-            assert refused == {}
-
-    await asyncio.to_thread(submit_with_wishes)
+    await asyncio.to_thread(submit_with_wishes, hisp, recipient, content, "SUCCESS,FAILURE")
     [shown] = await eventually(lambda: reports(hisp))
     await eventually(lambda: settled(hisp))
     text = await raw(hisp, shown)
