@@ -117,7 +117,7 @@ class OperationApi:
         resource = {"status": "preparation", **resource, "payload": [{"contentString": "-"}]}
         await asyncio.to_thread(check, resource)
         draft = await self._dispatcher.draft(resource, client)
-        addresses = [mailbox.address for mailbox in (*draft.to, *draft.cc)]
+        addresses = [mailbox.address for mailbox in (*draft.to, *draft.cc, *draft.bcc)]
         found = await self._preflight.prospects(draft.sender.address, addresses)
         return resource_response(
             {"resourceType": "Parameters", "parameter": [_prospect(p) for p in found]}

@@ -41,6 +41,7 @@ __all__ = [
     "is_to_be_sent",
 ]
 
+BLIND_MAX: Final = 20  # each is a whole message of its own
 _BREAKING: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{1,200}@[A-Za-z0-9.-]{1,255}>")
 # fhir.md 3.4: elements that have no place in a Direct message.
@@ -74,6 +75,7 @@ class Draft:
     addresses: tuple[DirectAddress, ...]
     to: tuple[Mailbox, ...]
     cc: tuple[Mailbox, ...]
+    bcc: tuple[Mailbox, ...]
     subject: str
     message_id: str | None
     priority: str | None
@@ -143,6 +145,14 @@ def _parsed(values: Sequence[str]) -> list[DirectAddress]:
     return list(found)
 
 
+def _each_once(recipients: list[tuple[str, Mailbox]]) -> list[tuple[str, Mailbox]]:
+    """Return each address once: as all may see it, where it is also named blindly."""
+    found: dict[DirectAddress, tuple[str, Mailbox]] = {}
+    for role, mailbox in sorted(recipients, key=lambda each: each[0] == "bcc"):
+        found.setdefault(mailbox.address, (role, mailbox))
+    return list(found.values())
+
+
 class _Reader:
     def __init__(self, resource: JSON, directory: Mapping[str, JSON], terms: Terms) -> None:
         self.resource = resource
@@ -155,7 +165,10 @@ class _Reader:
     def draft(self) -> Draft | None:
         resource = self.resource
         sender = self.mailbox(resource.get("sender"), "Communication.sender")
-        recipients = list(self.recipients())
+        recipients = _each_once(list(self.recipients()))
+        if sum(role == "bcc" for role, _ in recipients) > BLIND_MAX:
+            text = f"A message has at most {BLIND_MAX} blind copies."
+            self.refuse("too-costly", text, "recipient")
         subject = self.header_text(resource.get("topic", {}).get("text", ""), "topic.text")
         texts = [p["contentString"] for p in resource.get("payload", ()) if "contentString" in p]
         contents = tuple(self.contents())
@@ -170,6 +183,7 @@ class _Reader:
             addresses=tuple(self.resolved),
             to=tuple(mailbox for role, mailbox in recipients if role == "to"),
             cc=tuple(mailbox for role, mailbox in recipients if role == "cc"),
+            bcc=tuple(mailbox for role, mailbox in recipients if role == "bcc"),
             subject=subject,
             message_id=self.own_message_id(message_id, sender.address),
             priority=resource.get("priority"),
@@ -184,22 +198,17 @@ class _Reader:
         listed = self.resource.get("recipient", ())
         if not listed:
             self.refuse("required", "A message needs a recipient.", "recipient")
-        seen: set[DirectAddress] = set()
         for position, reference in enumerate(listed):
             at = f"Communication.recipient[{position}]"
             role = extension_value(reference, self.terms.extension("recipient-role")) or "to"
-            if role not in ("to", "cc"):
-                # AS 1.3 (AS-030): every recipient of a Direct message is in its To or Cc.
-                text = "A recipient is to or cc; send a blind copy as a message of its own."
-                self.issues.append(Issue("not-supported", text, at))
+            if role not in ("to", "cc", "bcc"):
+                self.issues.append(Issue("code-invalid", "A recipient is to, cc or bcc.", at))
                 continue
             mailbox = self.mailbox(reference, at)
             if mailbox is None:
                 continue
             self.resolved.append(mailbox.address)
-            if mailbox.address not in seen:
-                seen.add(mailbox.address)
-                yield role, mailbox
+            yield role, mailbox
 
     def mailbox(self, reference: JSON | None, at: str) -> Mailbox | None:
         """Return the one Direct address that `reference` means."""

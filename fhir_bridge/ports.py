@@ -95,7 +95,8 @@ class Submission:
     """A message that a FHIR client wants sent.
 
     `content` is the whole RFC 5322 message, not yet recorded: `Outbox.submit` records it.
-    `message_id` is with angle brackets. Every recipient is in the message's To or Cc.
+    `message_id` is with angle brackets. Every recipient is in the message's To or Cc. `id` is the
+    message's own where it is decided beforehand; `copies` are committed with it.
     """
 
     sender: DirectAddress
@@ -103,6 +104,8 @@ class Submission:
     content: Body
     message_id: str
     wants_dispatched: bool
+    id: UUID | None = None
+    copies: tuple[Submission, ...] = ()
 
 
 class Outbox(Protocol):

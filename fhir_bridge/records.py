@@ -11,21 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from certs.errors import DirectError, Reason
 from fhir_bridge.binaries import add_binaries
+from fhir_bridge.blind_copies import original_of
 from fhir_bridge.delivery import RecipientState, with_delivery
 from fhir_bridge.derived import delivery_tasks
 from fhir_bridge.inbound import InboundView
 from fhir_bridge.indexing import local_id
 from fhir_bridge.requests import outcome_of
-from fhir_bridge.store import by_message, insert, read, replace
+from fhir_bridge.store import Stored, by_id, by_message, insert, read, replace
 from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms
 from fhir_bridge.threads import find_message, in_thread
 
 __all__ = ["delivery_changed", "store_received", "store_tasks"]
+
+
+WRITERS_MAX: Final = 20
 
 
 def store_received(
@@ -93,17 +99,27 @@ def delivery_changed(
 
     Return whether there is one: a message from the mail edge has none.
     """
-    stored = by_message(connection, message)
-    if stored is None:
-        return False
     terms = Terms(canonical)
-    before = stored.resource()
-    after = with_delivery(before, states, terms=terms)
-    if after != before:
-        replace(connection, stored, after, now=now, terms=terms)
-        store_tasks(connection, after, owner=stored.owner, now=now, terms=terms)
-        _tell_requests(connection, after, stored.owner, now, terms)
-    return True
+    for _ in range(WRITERS_MAX):
+        stored = by_message(connection, message) or _copied(connection, message)
+        if stored is None:
+            return False
+        before = stored.resource()
+        after = with_delivery(before, states, terms=terms)
+        if after == before:
+            return True
+        # Of a message and its blind copies, several may be told of at once.
+        if replace(connection, stored, after, now=now, terms=terms) is not None:
+            store_tasks(connection, after, owner=stored.owner, now=now, terms=terms)
+            _tell_requests(connection, after, stored.owner, now, terms)
+            return True
+    raise DirectError(Reason.INTERNAL, "a Communication changed again and again")
+
+
+def _copied(connection: sa.Connection, message: UUID) -> Stored | None:
+    """Return the Communication that `message` is a blind copy of."""
+    identity = original_of(connection, message)
+    return by_id(connection, identity) if identity is not None else None
 
 
 def store_tasks(

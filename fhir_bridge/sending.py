@@ -14,7 +14,7 @@ import asyncio
 import io
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO
 from uuid import UUID
@@ -24,8 +24,10 @@ import sqlalchemy as sa
 from certs.errors import Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
+from fhir_bridge import store
 from fhir_bridge.binaries import add_binaries, attach, find_binary
 from fhir_bridge.binary_rows import BinaryRow
+from fhir_bridge.blind_copies import Copy, copies_of, keep_copies
 from fhir_bridge.clients import Client
 from fhir_bridge.compose import Ancestry, compose
 from fhir_bridge.groups import expanded, group_references
@@ -37,7 +39,7 @@ from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
 from fhir_bridge.records import store_tasks
 from fhir_bridge.requests import communication_of, due_at
-from fhir_bridge.store import Stored, insert, read, replace
+from fhir_bridge.store import Stored, insert, read
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.threads import ancestry_of, find_message, in_thread
 
@@ -46,10 +48,10 @@ __all__ = ["Dispatcher", "Sent"]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The stored Communication, the gateway's message, and the elements that do not travel."""
+    """The stored Communication, the gateway's messages, and the elements that do not travel."""
 
     id: UUID
-    message: UUID
+    messages: tuple[UUID, ...]
     stays: tuple[str, ...]
 
 
@@ -118,7 +120,13 @@ class Dispatcher:
         """
         resource = await self._expanded(resource, client)
         ready = await self._ready(resource, lifted, client, draft)
-        body = await self._written(ready)
+        copies = copies_of(
+            ready.draft,
+            message_id=ready.message_id,
+            ancestry=ready.ancestry,
+            ids=[new_id(ready.now) for _ in ready.draft.bcc],
+        )
+        first, *others = [await self._submission(ready, copy) for copy in copies]
         stored = stored_form(
             resource,
             ready.draft,
@@ -127,21 +135,16 @@ class Dispatcher:
             date=ready.now,
             terms=self._terms,
         )
-        submission = Submission(
-            sender=ready.draft.sender.address,
-            recipients=tuple(m.address for m in (*ready.draft.to, *ready.draft.cc)),
-            content=body,
-            message_id=ready.message_id,
-            wants_dispatched=ready.draft.wants_dispatched,
-        )
 
         def record(connection: sa.Connection, message: UUID) -> None:
             self._record(connection, message, stored, lifted, ready)
+            keep_copies(connection, ready.id, copies)
             if beside is not None:
                 beside(connection, ready.owner)
 
-        message = await self._outbox.submit(submission, record)
-        return Sent(ready.id, message, ready.draft.stays)
+        message = await self._outbox.submit(replace(first, copies=tuple(others)), record)
+        messages = (message, *(copy.id for copy in copies[1:] if copy.id is not None))
+        return Sent(ready.id, messages, ready.draft.stays)
 
     async def waits(self, resource: JSON, client: Client) -> bool:
         """Say whether `resource` is a request to send at a later time.
@@ -214,7 +217,17 @@ class Dispatcher:
             raise FhirError(Reason.RESOURCE_UNSUPPORTED, issues)
         return {at: row for at, row in rows.items() if row is not None}
 
-    async def _written(self, ready: _Ready) -> Body:
+    async def _submission(self, ready: _Ready, copy: Copy) -> Submission:
+        return Submission(
+            sender=ready.draft.sender.address,
+            recipients=tuple(mailbox.address for mailbox in copy.recipients),
+            content=await self._written(ready, copy),
+            message_id=copy.message_id,
+            wants_dispatched=ready.draft.wants_dispatched,
+            id=copy.id,
+        )
+
+    async def _written(self, ready: _Ready, copy: Copy) -> Body:
         """Write the message into a new body."""
         sink = self._bodies.sink()
         try:
@@ -228,10 +241,10 @@ class Dispatcher:
                         else io.BytesIO(octets)
                     )
                 letter = letter_of(
-                    ready.draft,
-                    message_id=ready.message_id,
+                    copy.draft,
+                    message_id=copy.message_id,
                     date=ready.now,
-                    ancestry=ready.ancestry,
+                    ancestry=copy.ancestry,
                     binaries=ready.binaries,
                     files=files,
                 )
@@ -285,7 +298,7 @@ class Dispatcher:
                 terms=terms,
                 message=message,
             )
-        elif not replace(
+        elif not store.replace(
             connection,
             ready.replaces,
             threaded,

@@ -26,6 +26,7 @@ from fhir_bridge.terms import JSON, Terms
 
 __all__ = [
     "Stored",
+    "by_id",
     "by_message",
     "insert",
     "lookup",
@@ -148,6 +149,13 @@ def by_message(connection: sa.Connection, message: UUID) -> Stored | None:
         .order_by(fhir_resource.c.id)
         .limit(1)
     ).one_or_none()
+    return stored_of(row) if row else None
+
+
+def by_id(connection: sa.Connection, identity: UUID) -> Stored | None:
+    """Return the present version of a resource, whosever it is."""
+    statement = sa.select(fhir_resource).where(fhir_resource.c.id == identity)
+    row = connection.execute(statement).one_or_none()
     return stored_of(row) if row else None
 
 

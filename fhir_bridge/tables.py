@@ -18,6 +18,7 @@ __all__ = [
     "fhir_access_token",
     "fhir_assertion",
     "fhir_binary",
+    "fhir_blind_copy",
     "fhir_change",
     "fhir_client",
     "fhir_client_mailbox",
@@ -105,6 +106,14 @@ fhir_binary: Final = sa.Table(
     sa.Column("sha1", sa.String(28), nullable=False),  # base64, as in Attachment.hash
     sa.Column("sha256", sa.String(64), nullable=False),  # hexadecimal
     sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Which of the gateway's messages is a blind copy of a Communication that it was not sent as.
+fhir_blind_copy: Final = sa.Table(
+    "fhir_blind_copy",
+    metadata,
+    sa.Column("message_id", sa.Uuid, primary_key=True),
+    sa.Column("communication_id", sa.Uuid, nullable=False),
 )
 
 # Which received messages a mailbox has read (fhir.md 2 row 18): a row is read.

@@ -366,7 +366,8 @@ class Writer:
 
             sent = await self._dispatcher.send(message, lifted, client, beside=beside)
         # Design 4.4: so that the answer can show what was decided for each recipient.
-        await self._outbox.settled(sent.message, self._decision_wait_s)
+        wait_s = self._decision_wait_s
+        await asyncio.gather(*(self._outbox.settled(m, wait_s) for m in sent.messages))
         stored = await self._database.read(
             lambda c: store.read(c, kind.name, identity, client.mailboxes)
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import BinaryIO, Final
 from uuid import UUID
 
@@ -88,9 +89,25 @@ class FhirOutbox:
                 would fit nowhere. Or what `record` raises.
         """
         now = self._clock()
+        news = [self._message(each, now) for each in (submission, *submission.copies)]
+
+        def work(connection: Connection) -> None:
+            if not domains.is_local(connection, submission.sender):
+                raise DirectError(Reason.SENDER_NOT_ALLOWED, "not an address of ours")
+            for new in news:
+                messages.accept(connection, new, [first_job("outgoing", new, now)], now)
+            record(connection, news[0].id)
+
+        await self._database.write(work)
+        for new in news:
+            _log.info("message accepted", message=str(new.id), by="fhir", size=new.body.size)
+        self._wake()
+        return news[0].id
+
+    def _message(self, submission: Submission, now: datetime) -> NewMessage:
         must_fit(submission.content.size, submission.recipients, self._peers)
-        new = NewMessage(
-            id=new_id(now),
+        return NewMessage(
+            id=submission.id or new_id(now),
             direction=Direction.OUTGOING,
             source=Source.FHIR,
             actor="fhir",
@@ -102,17 +119,6 @@ class FhirOutbox:
             wants_dispatched=submission.wants_dispatched,
             due_at=now + self._windows.of(submission.sender.domain),
         )
-
-        def work(connection: Connection) -> None:
-            if not domains.is_local(connection, submission.sender):
-                raise DirectError(Reason.SENDER_NOT_ALLOWED, "not an address of ours")
-            messages.accept(connection, new, [first_job("outgoing", new, now)], now)
-            record(connection, new.id)
-
-        await self._database.write(work)
-        _log.info("message accepted", message=str(new.id), by="fhir", size=new.body.size)
-        self._wake()
-        return new.id
 
     async def settled(self, message: UUID, wait_s: float) -> None:
         """Return when every recipient of `message` has been decided on, or after `wait_s`."""

@@ -189,6 +189,48 @@ async def test_twenty_recipients_with_mixed_outcomes(pair: Pair) -> None:
     assert states == ["completed"] * 10 + ["failed"] * 10
 
 
+async def test_blind_copies(pair: Pair) -> None:
+    domain = pair.receiver.mailbox.partition("@")[2]
+    openly, *blindly = [f"{name}@{domain}" for name in GOOD[:3]]
+    nowhere = f"nobody@{NOWHERE}"
+    url = "https://direct-gateway.dev/fhir/StructureDefinition/recipient-role"
+    recipients = [
+        {
+            "extension": [{"url": url, "valueCode": "to" if address == openly else "bcc"}],
+            "identifier": {"system": "urn:ietf:rfc:3986", "value": f"mailto:{address}"},
+        }
+        for address in (openly, *blindly, nowhere)
+    ]
+    payload = [{"contentString": "In confidence"}]
+    topic = {"text": "For your eyes"}
+    message = await sent(pair, [openly], recipient=recipients, payload=payload, topic=topic)
+    final = await ended(pair, message["id"])
+    assert deliveries(final) == {
+        **dict.fromkeys((openly, *blindly), "processed"),
+        nowhere: "refused",
+    }
+    for address in (openly, *blindly):
+        found = await eventually(lambda a=address: of_subject(pair, a, topic["text"]))
+        assert texts(found) == ["In confidence"]
+        raw = (await pair.into.get(f"/Communication/{found['id']}/$raw")).content
+        hidden = {*blindly, nowhere} - {address}
+        assert not [other for other in hidden if other.encode() in raw]
+        assert b"bcc" not in raw.lower()
+
+
+async def of_subject(pair: Pair, mailbox: str, subject: str) -> dict[str, Any] | None:
+    """The message with this subject in `mailbox`, which is found by the raw message's To."""
+    answer = await pair.into.get(
+        "/Communication",
+        params={"recipient": f"mailto:{mailbox}", "direction": "inbound", "_count": "200"},
+    )
+    entries = [entry["resource"] for entry in answer.json().get("entry", [])]
+    named = [r for r in entries if r["topic"]["text"] == subject]
+    # Who was copied blindly stands last in To; what all see has one recipient.
+    mine = [r for r in named if r["recipient"][-1]["identifier"]["value"].endswith(mailbox)]
+    return mine[0] if mine else None
+
+
 async def test_thirty_attachments(pair: Pair) -> None:
     contents = [os.urandom(number * 97) for number in range(30)]
     payload: list[dict[str, Any]] = [{"contentString": "Thirty files"}]

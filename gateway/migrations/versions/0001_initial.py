@@ -140,6 +140,12 @@ def upgrade() -> None:
         op.f("ix_fhir_binary_communication_id"), "fhir_binary", ["communication_id"], unique=False
     )
     op.create_table(
+        "fhir_blind_copy",
+        sa.Column("message_id", sa.Uuid(), nullable=False),
+        sa.Column("communication_id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("message_id", name=op.f("pk_fhir_blind_copy")),
+    )
+    op.create_table(
         "fhir_change",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("resource_id", sa.Uuid(), nullable=False),
@@ -712,6 +718,7 @@ def downgrade() -> None:
     op.drop_table("fhir_index")
     op.drop_table("fhir_client")
     op.drop_table("fhir_change")
+    op.drop_table("fhir_blind_copy")
     op.drop_index(op.f("ix_fhir_binary_communication_id"), table_name="fhir_binary")
     op.drop_index(op.f("ix_fhir_binary_body_key"), table_name="fhir_binary")
     op.drop_table("fhir_binary")

@@ -113,16 +113,18 @@ class MemoryOutbox:
     async def submit(
         self, submission: Submission, record: Callable[[sa.Connection, UUID], None]
     ) -> UUID:
-        message = new_id(NOW)
+        every = (submission, *submission.copies)
+        ids = [each.id or new_id(NOW) for each in every]
 
         def work(connection: sa.Connection) -> None:
-            record(connection, message)
-            self._bodies.record(connection, submission.content)
+            record(connection, ids[0])
+            for each in every:
+                self._bodies.record(connection, each.content)
 
         await self._database.write(work)
-        self.submissions.append(submission)
-        self.ids.append(message)
-        return message
+        self.submissions += every
+        self.ids += ids
+        return ids[0]
 
     async def settled(self, message: UUID, wait_s: float) -> None:
         states = [

@@ -181,7 +181,12 @@ async def test_every_recipient_without_one_address_is_told(world: World) -> None
             "payload[0].contentAttachment.title",
             id="title",
         ),
-        pytest.param({"recipient": [to(BEN, "bcc")]}, "recipient[0]", id="blind-copy"),
+        pytest.param({"recipient": [to(BEN, "fcc")]}, "recipient[0]", id="unknown-role"),
+        pytest.param(
+            {"recipient": [to(f"b{n}@direct.lakeview.example", "bcc") for n in range(21)]},
+            "recipient",
+            id="many-blind-copies",
+        ),
         pytest.param(
             {"payload": [{"contentAttachment": {"title": "x"}}]},
             "payload[0].contentAttachment",

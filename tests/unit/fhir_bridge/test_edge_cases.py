@@ -76,14 +76,6 @@ async def test_the_same_message_id_on_other_content_is_kept_and_marked(world: Wo
     assert extension_value(await read(world, second), mark) is True
 
 
-async def test_a_blind_copy_is_refused_with_the_way_to_send_one(world: World) -> None:
-    role = {"url": TERMS.extension("recipient-role"), "valueCode": "bcc"}
-    blind = {**communication()["recipient"][0], "extension": [role]}
-    answer = await world.http.post("/Communication", json=communication(recipient=[blind]))
-    assert answer.status_code == 422
-    assert "message of its own" in answer.json()["issue"][0]["details"]["text"]
-
-
 def test_of_several_authors_the_first_is_the_sender() -> None:
     message = HEADER.replace(b"\r\nTo:", b", carol@direct.lakeview.example\r\nTo:", 1)
     found = seen(message + b"\r\nx")

@@ -7,14 +7,15 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from certs.address import parse_address
+from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
-from fhir_bridge.ports import Submission
+from certs.ids import new_id
+from fhir_bridge.ports import Body, Submission
 from gateway import messages
 from gateway.fhir_ports import FhirBodies
 from gateway.messages import Direction, Source
 from gateway.ports import StoredBody
-from tests.helpers.agent import CHEN, GP, RIVERA, WINDOW, Agent, mail
+from tests.helpers.agent import CHEN, GP, NURSE, RIVERA, WINDOW, Agent, mail
 from tests.helpers.pki import NOW
 
 LONG_S = 30.0
@@ -113,3 +114,60 @@ async def test_bodies_are_recorded_opened_and_read(agent: Agent) -> None:
     await agent.database.write(lambda c: bodies.record(c, stored))
     async with bodies.open(stored.key) as file:
         assert file.read() == b"octets"
+
+
+async def test_a_blind_copy_is_sealed_apart_for_its_recipient_alone(agent: Agent) -> None:
+    async def written(message_id: str, *to: DirectAddress) -> Body:
+        sink = agent.fhir_bodies.sink()
+        sink.write(mail(RIVERA, *to, message_id=message_id))
+        return await sink.finish()
+
+    ids = [new_id(NOW), new_id(NOW)]
+    copies = []
+    for identity, blind in zip(ids, (NURSE, GP), strict=True):
+        own = f"<{identity}@direct.hillside.example>"
+        content = await written(own, CHEN, blind)
+        copies.append(Submission(RIVERA, (blind,), content, own, False, identity))
+    seen = Submission(
+        RIVERA,
+        (CHEN,),
+        await written("<s@x.example>", CHEN),
+        "<s@x.example>",
+        False,
+        None,
+        tuple(copies),
+    )
+    recorded: list[UUID] = []
+    first = await agent.outbox.submit(seen, lambda _, identifier: recorded.append(identifier))
+    assert recorded == [first]
+    await agent.run()
+    sent = {copy.recipients: copy for copy in agent.peers.sent}
+    assert set(sent) == {(CHEN,), (NURSE,), (GP,)}  # an envelope for each
+    for (recipient,), copy in sent.items():
+        others = {CHEN, NURSE, GP} - {recipient}
+        opened = copy.opened(recipient)
+        outer = copy.content.partition(b"\r\n\r\n")[0]
+        for hidden in others - {CHEN}:
+            assert str(hidden).encode() not in opened
+            assert str(hidden).encode() not in outer
+        for other in others:
+            with pytest.raises(DirectError) as caught:  # no RecipientInfo is for anybody else
+                copy.opened(other)
+            assert caught.value.reason is Reason.DECRYPTION_FAILED
+    assert [await agent.states(one) for one in (first, *ids)] == [
+        {CHEN: "relayed"},
+        {NURSE: "relayed"},
+        {GP: "relayed"},
+    ]
+
+
+async def test_copies_are_committed_together_or_not_at_all(agent: Agent) -> None:
+    first = await submission(agent)
+    foreign = replace(first, copies=(await submission(agent),))
+
+    def refuse(_connection: sa.Connection, _id: UUID) -> None:
+        raise DirectError(Reason.RESOURCE_CONFLICT, "the Message-ID is used already")
+
+    with pytest.raises(DirectError):
+        await agent.outbox.submit(foreign, refuse)
+    assert await agent.jobs() == []
