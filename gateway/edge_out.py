@@ -8,6 +8,7 @@ Standards:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from gateway.smtp_client import Timeouts
 from gateway.smtp_delivery import Deliverer, Parcel, undelivered
 from gateway.smtp_pool import Connections, Target, UnreachableError
 from gateway.smtp_reply import PeerReply
+from gateway.smtp_text import survey
 from gateway.tls_policy import Demand, Source, TlsPolicy
 
 __all__ = ["MailServer", "MailServers", "MailboxSender"]
@@ -85,7 +87,9 @@ class MailboxSender:
         size: int,
     ) -> Delivery:
         """Return what became of each recipient; all must have the mail server of the first."""
-        parcel = Parcel(sender, tuple(recipients), message, size)
+        # A peer has sealed it: it may hold octets that no client may say (RFC5321 2.3.8).
+        text = await asyncio.to_thread(survey, message)
+        parcel = Parcel(sender, tuple(recipients), message, size + text.bare, text)
         server = await self._servers.server_of(recipients[0])
         if server is None:
             return undelivered(domain, parcel, _NO_SERVER)

@@ -22,6 +22,7 @@ import aiosmtplib
 from certs.address import DirectAddress
 from gateway.smtp_dot import DotStuffer
 from gateway.smtp_reply import PeerReply, peer_reply
+from gateway.smtp_text import PLAIN, LineEnds, Text
 from gateway.tls import peer_chain
 
 __all__ = ["BrokenError", "PeerError", "SmtpClient", "Timeouts"]
@@ -201,12 +202,19 @@ class SmtpClient:
         recipients: Sequence[DirectAddress],
         message: BinaryIO,
         size: int,
+        text: Text = PLAIN,
     ) -> list[PeerReply]:
-        """Hand over a message; return the server's word on each recipient, in order."""
-        replies = await self._envelope(sender, recipients, size)
+        """Hand over a message; return the server's word on each recipient, in order.
+
+        `size` is in octets, on the wire; `text` is what was found in it.
+        """
+        options = [f"SIZE={size}"] if "size" in self.offers else []
+        if text.eight_bit and "8bitmime" in self.offers:
+            options.append("BODY=8BITMIME")
+        replies = await self._envelope(sender, recipients, options)
         accepted = [index for index, reply in enumerate(replies) if reply.positive]
         if accepted:
-            final = await self._content(message, size)
+            final = await self._content(message, size, LineEnds() if text.bare else None)
             for index in accepted:
                 replies[index] = final
         return replies
@@ -237,14 +245,16 @@ class SmtpClient:
         self._smtp.last_ehlo_response = response
 
     async def _envelope(
-        self, sender: DirectAddress | None, recipients: Sequence[DirectAddress], size: int
+        self,
+        sender: DirectAddress | None,
+        recipients: Sequence[DirectAddress],
+        options: Sequence[str],
     ) -> list[PeerReply]:
         if self._dirty:
             await self._ask("RSET")
         self._dirty = True
         # RFC5321 4.1.1.2: "<>" is the null reverse-path.
         path = f"FROM:<{sender or ''}>"
-        options = [f"SIZE={size}"] if "size" in self.offers else []
         reply = await self._ask("MAIL", path, *options)
         if not reply.positive:
             return [reply for _ in recipients]
@@ -257,21 +267,23 @@ class SmtpClient:
             replies.append(reply)
         return replies
 
-    async def _content(self, message: BinaryIO, size: int) -> PeerReply:
+    async def _content(self, message: BinaryIO, size: int, line_ends: LineEnds | None) -> PeerReply:
         reply = await self._ask("DATA", timeout_s=self._timeouts.data_s)
         if reply.code != 354:
             return reply
         self.in_doubt = True
         try:
-            response = await self._stream(message, size)
+            response = await self._stream(message, size, line_ends)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise _broken(error) from error
         reply = _heard(response.code, response.message)
         self.in_doubt = self._dirty = False
         return reply
 
-    async def _stream(self, message: BinaryIO, size: int) -> aiosmtplib.SMTPResponse:
-        """Write the content as it is but for dots, at the pace the server takes it."""
+    async def _stream(
+        self, message: BinaryIO, size: int, line_ends: LineEnds | None
+    ) -> aiosmtplib.SMTPResponse:
+        """Write the content as it is but for dots and bare CR and LF, at the server's pace."""
         protocol = self._smtp.protocol
         if protocol is None:
             raise aiosmtplib.SMTPServerDisconnected("closed before the content")
@@ -280,10 +292,11 @@ class SmtpClient:
         stuffer = DotStuffer()
         try:
             while chunk := await _read(message, size):
-                protocol.write(stuffer.feed(chunk))
+                protocol.write(stuffer.feed(line_ends.feed(chunk) if line_ends else chunk))
                 async with asyncio.timeout(self._timeouts.block_s):
                     await protocol._drain_helper()
-            protocol.write(stuffer.finish())
+            rest = stuffer.feed(line_ends.finish()) if line_ends else b""
+            protocol.write(rest + stuffer.finish())
         except (aiosmtplib.SMTPServerDisconnected, ConnectionError):
             pass  # The server may have said why.
         return await protocol.read_response(timeout=self._timeouts.end_s)

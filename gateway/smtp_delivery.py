@@ -19,6 +19,7 @@ from gateway.ports import Attempt, Delivery
 from gateway.smtp_client import BrokenError, SmtpClient
 from gateway.smtp_pool import Connections, Target, UnreachableError
 from gateway.smtp_reply import PeerReply
+from gateway.smtp_text import PLAIN, Text
 from gateway.tls_policy import OPPORTUNISTIC, TlsPolicy
 
 __all__ = ["Deliverer", "Parcel", "may_try_another", "undelivered"]
@@ -30,12 +31,13 @@ _IN_DOUBT: Final = PeerReply(451, "4.4.2", "Connection broke within the content"
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is to be delivered; `content` is seekable and `size` is in octets."""
+    """What is to be delivered; `content` is seekable and `size` is in octets, on the wire."""
 
     sender: DirectAddress | None
     recipients: tuple[DirectAddress, ...]
     content: BinaryIO
     size: int
+    text: Text = PLAIN
 
 
 class Deliverer:
@@ -120,7 +122,9 @@ async def _replies(client: SmtpClient, parcel: Parcel) -> list[PeerReply]:
         too_big = PeerReply(552, "5.3.4", f"The host takes at most {limit} octets")
         return [too_big for _ in parcel.recipients]
     parcel.content.seek(0)
-    return await client.deliver(parcel.sender, parcel.recipients, parcel.content, parcel.size)
+    return await client.deliver(
+        parcel.sender, parcel.recipients, parcel.content, parcel.size, parcel.text
+    )
 
 
 def _attempt(recipient: DirectAddress, reply: PeerReply) -> Attempt:

@@ -1,7 +1,7 @@
 """The content of a message, made fit to go on the wire after DATA.
 
 Pure. Octets are never changed but for the dots that transparency asks for: a relay that rewrites
-lines breaks signatures.
+lines breaks signatures. Line ends that are none are `gateway.smtp_text`'s.
 
 Standards:
     RFC5321 sections 4.1.1.4 (end of data) and 4.5.2 (transparency)

@@ -88,3 +88,19 @@ async def test_a_full_mailbox_is_told() -> None:
         assert attempt.reason in (Reason.BACKBONE_REFUSED, Reason.BACKBONE_UNAVAILABLE)
         assert attempt.status.endswith(".2.2")
         assert len(read(server, JONES)) == 1
+
+
+@pytest.mark.parametrize("end", ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\r\n"])
+async def test_a_peer_cannot_say_commands_to_the_mail_server_within_a_message(end: str) -> None:
+    """What was sealed may hold any octets; the end of the content must be ours alone to say."""
+    commands = (
+        "MAIL FROM:<evil@x.example>\r\nRCPT TO:<drsmith@b.example>\r\nDATA\r\n"
+        "From: anna@a.example\r\nSubject: smuggled\r\n\r\nx\r\n"
+    )
+    with dovecot() as server:
+        content = HEADER + f"before{end}{commands}".encode()
+        delivery = await send(server, JONES, content=content)
+        assert [a.reason for a in delivery.attempts] == [None]
+        (delivered,) = read(server, JONES)
+        assert b"Subject: smuggled\r\n" in delivered
+        assert read(server, SMITH) == []

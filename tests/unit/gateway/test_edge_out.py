@@ -30,7 +30,10 @@ LOGIN = Credentials("ehr", "secret")
 
 
 async def send(
-    servers: Mapping[str, MailServer], *recipients: DirectAddress, anchors: Path | None = None
+    servers: Mapping[str, MailServer],
+    *recipients: DirectAddress,
+    anchors: Path | None = None,
+    content: bytes = CONTENT,
 ) -> Delivery:
     sender = MailboxSender(
         hostname="gw", servers=FixedServers(servers), anchors=anchors, timeouts=QUICK
@@ -40,8 +43,8 @@ async def send(
             domain="drjones@b.example",
             sender=ANNA,
             recipients=recipients or (JONES,),
-            message=BytesIO(CONTENT),
-            size=len(CONTENT),
+            message=BytesIO(content),
+            size=len(content),
         )
     finally:
         await sender.close()
@@ -97,6 +100,43 @@ async def test_lmtp_answers_for_each_recipient() -> None:
 async def test_lmtp_refusals(replies: Mapping[str, str], expected: tuple[Reason, str]) -> None:
     async with serving(ScriptedServer(replies)) as address:
         assert outcome(await send(lmtp(address))) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("content", "wire"),
+    [
+        pytest.param(b"a\n.\nb\r\n", b"a\r\n..\r\nb\r\n.\r\n", id="line-feeds"),
+        pytest.param(b"a\r.\rb\r\n", b"a\r\n..\r\nb\r\n.\r\n", id="carriage-returns"),
+        pytest.param(b"a\r\n.\nb\r", b"a\r\n..\r\nb\r\n.\r\n", id="mixed"),
+        pytest.param(CONTENT, b"Subject: x\r\n\r\n..x\r\n.\r\n", id="as-it-should-be"),
+    ],
+)
+async def test_a_mail_server_hears_no_bare_cr_or_lf_and_the_right_size(
+    content: bytes, wire: bytes
+) -> None:
+    server = ScriptedServer({"EHLO": "250-b\r\n250 SIZE 0"})
+    async with serving(server) as address:
+        await send({"*": MailServer(*address, tls=Demand.NONE)}, content=content)
+    assert server.messages == [wire]
+    unstuffed = wire.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
+    assert f"MAIL FROM:<{ANNA}> SIZE={len(unstuffed)}" in server.commands
+
+
+@pytest.mark.parametrize(
+    ("content", "offers", "said"),
+    [
+        pytest.param(b"x: \xfc\r\n", "8BITMIME", " BODY=8BITMIME", id="eight-bits"),
+        pytest.param(b"x: \xfc\r\n", "PIPELINING", "", id="not-offered"),
+        pytest.param(CONTENT, "8BITMIME", "", id="seven-bits"),
+    ],
+)
+async def test_eight_bits_are_announced_where_that_is_offered(
+    content: bytes, offers: str, said: str
+) -> None:
+    server = ScriptedServer({"EHLO": f"250-b\r\n250 {offers}"})
+    async with serving(server) as address:
+        await send({"*": MailServer(*address, tls=Demand.NONE)}, content=content)
+    assert f"MAIL FROM:<{ANNA}>{said}" in server.commands
 
 
 async def test_smtp_with_starttls_and_auth_plain(tmp_path: Path) -> None:
