@@ -13,7 +13,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cache
 from threading import Lock
 from typing import Any, Final
 from uuid import UUID
@@ -73,13 +74,10 @@ class StoredKeys:
 
         AS-071: expired and retired ones too, since mail outlives certificates.
         """
-        table = own_identity.c
         subjects = {name for address in addresses for name in (address.key, address.domain)}
-        query = _ordered(SELECT.where(table.subject.in_(subjects)).where(table.decrypts))
-        if self._opens_since is not None:
-            kept = table.retired_at > self._opens_since()
-            query = query.where(sa.or_(table.retired_at.is_(None), kept))
-        return await self._identities(await self._rows(query, {}))
+        since = self._opens_since() if self._opens_since is not None else _EVER
+        values = {"since": since, **{f"name{n}": name for n, name in enumerate(sorted(subjects))}}
+        return await self._identities(await self._rows(_decrypting(len(subjects)), values))
 
     async def _rows(
         self, query: sa.Select[Any], values: Mapping[str, object]
@@ -134,4 +132,18 @@ def _signing(table: Any, now: Any) -> sa.Select[Any]:
     )
 
 
+@cache
+def _decrypting(subjects: int) -> sa.Select[Any]:
+    """Return the question of every message to so many addresses and domains."""
+    table = own_identity.c
+    names = [sa.bindparam(f"name{n}", type_=sa.String) for n in range(subjects)]
+    kept = table.retired_at > sa.bindparam("since", type_=UtcDateTime)
+    return _ordered(
+        SELECT.where(table.subject.in_(names), table.decrypts).where(
+            sa.or_(table.retired_at.is_(None), kept)
+        )
+    )
+
+
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SIGNING: Final = _signing(own_identity.c, sa.bindparam("now", type_=UtcDateTime))

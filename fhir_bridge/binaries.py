@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ def add_binaries(connection: sa.Connection, rows: Iterable[BinaryRow], now: date
     """Store `rows`; the bodies they point to are recorded by the caller."""
     values = [{**asdict(row), "created_at": now} for row in rows]
     if values:
-        connection.execute(fhir_binary.insert(), values)
+        connection.execute(_ADD, values)
 
 
 def find_binary(
@@ -62,3 +62,6 @@ def _row(row: sa.Row[Any]) -> BinaryRow:
     values = row._asdict()
     del values["created_at"]
     return BinaryRow(**values)
+
+
+_ADD: Final = fhir_binary.insert()

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -121,8 +122,8 @@ def read(
     connection: sa.Connection, kind: str, identity: UUID, owners: Collection[str]
 ) -> Stored | None:
     """Return the present version, also of a deleted one; None where it is not theirs to see."""
-    asked = {"the_id": identity, "the_type": kind, "owners": list(owners)}
-    row = connection.execute(_READ, asked).one_or_none()
+    asked = {"the_id": identity, "the_type": kind, **_of(owners)}
+    row = connection.execute(_read(len(owners) == 1), asked).one_or_none()
     return stored_of(row) if row else None
 
 
@@ -143,12 +144,7 @@ def version(
 
 def by_message(connection: sa.Connection, message: UUID) -> Stored | None:
     """Return the Communication that was sent as the gateway's `message`."""
-    row = connection.execute(
-        sa.select(fhir_resource)
-        .where(fhir_resource.c.message_id == message, fhir_resource.c.type == "Communication")
-        .order_by(fhir_resource.c.id)
-        .limit(1)
-    ).one_or_none()
+    row = connection.execute(_BY_MESSAGE, {"the_message": message}).one_or_none()
     return stored_of(row) if row else None
 
 
@@ -169,20 +165,11 @@ def lookup(
     owners: Collection[str],
 ) -> Stored | None:
     """Return the oldest resource whose token `name` is `system`|`value`; None if there is none."""
-    row = connection.execute(
-        sa.select(fhir_resource)
-        .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
-        .where(
-            fhir_index.c.type == kind,
-            fhir_index.c.name == name,
-            fhir_index.c.value == value,
-            fhir_index.c.system == system,
-            fhir_resource.c.owner.in_(owners),
-            fhir_resource.c.deleted.is_(False),
-        )
-        .order_by(fhir_resource.c.id)
-        .limit(1)
-    ).one_or_none()
+    asked = {"the_type": kind, "the_name": name, "the_value": value, **_of(owners)}
+    if system is not None:
+        asked["the_system"] = system
+    statement = _lookup(system is not None, len(owners) == 1)
+    row = connection.execute(statement, asked).one_or_none()
     return stored_of(row) if row else None
 
 
@@ -196,11 +183,7 @@ def _stamped(resource: JSON, identity: UUID, owner: str, number: int, now: datet
 def touch(connection: sa.Connection, identity: UUID, communication: JSON) -> None:
     """Let the thread's header `identity` be as recent as `communication`; no new version."""
     activity = _moments(communication)["activity"]
-    connection.execute(
-        fhir_resource.update()
-        .where(fhir_resource.c.id == identity, fhir_resource.c.activity < activity)
-        .values(activity=activity)
-    )
+    connection.execute(_TOUCH, {"the_id": identity, "moment": activity})
 
 
 def _moments(resource: JSON) -> dict[str, int]:
@@ -284,12 +267,62 @@ def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Ter
         connection.execute(_INDEX, rows)
 
 
+def _of(owners: Collection[str]) -> dict[str, Any]:
+    """Return what `_theirs` asks for."""
+    return {"the_owner": next(iter(owners))} if len(owners) == 1 else {"owners": list(owners)}
+
+
+def _theirs(one: bool) -> sa.ColumnElement[bool]:
+    """Return the condition on the owner; `one`: for one owner, the text never changes."""
+    owner = fhir_resource.c.owner
+    if one:
+        return owner == sa.bindparam("the_owner")
+    return owner.in_(sa.bindparam("owners", expanding=True))
+
+
+@cache
+def _read(one: bool) -> sa.Select[Any]:
+    return sa.select(fhir_resource).where(
+        fhir_resource.c.id == _THE_ID,
+        fhir_resource.c.type == sa.bindparam("the_type"),
+        _theirs(one),
+    )
+
+
+@cache
+def _lookup(with_system: bool, one: bool) -> sa.Select[Any]:
+    system = fhir_index.c.system
+    return (
+        sa.select(fhir_resource)
+        .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
+        .where(
+            fhir_index.c.type == sa.bindparam("the_type"),
+            fhir_index.c.name == sa.bindparam("the_name"),
+            fhir_index.c.value == sa.bindparam("the_value"),
+            system == sa.bindparam("the_system") if with_system else system.is_(None),
+            _theirs(one),
+            fhir_resource.c.deleted.is_(False),
+        )
+        .order_by(fhir_resource.c.id)
+        .limit(1)
+    )
+
+
 # Every request runs some of these: to build them anew would cost more than to run them.
 _THE_ID: Final = sa.bindparam("the_id", type_=sa.Uuid)
-_READ: Final = sa.select(fhir_resource).where(
-    fhir_resource.c.id == _THE_ID,
-    fhir_resource.c.type == sa.bindparam("the_type"),
-    fhir_resource.c.owner.in_(sa.bindparam("owners", expanding=True)),
+_BY_MESSAGE: Final = (
+    sa.select(fhir_resource)
+    .where(
+        fhir_resource.c.message_id == sa.bindparam("the_message", type_=sa.Uuid),
+        fhir_resource.c.type == "Communication",
+    )
+    .order_by(fhir_resource.c.id)
+    .limit(1)
+)
+_TOUCH: Final = (
+    fhir_resource.update()
+    .where(fhir_resource.c.id == _THE_ID, fhir_resource.c.activity < sa.bindparam("moment"))
+    .values(activity=sa.bindparam("moment"))
 )
 _INSERT: Final = fhir_resource.insert()
 _SUPERSEDE: Final = fhir_resource.update().where(

@@ -211,7 +211,9 @@ _SAME: Final = (
         message.c.id != sa.bindparam("the_id"),
         recipient.c.address_key == sa.bindparam("the_mailbox"),
         # One that failed is not there: sent again, it is delivered.
-        recipient.c.state.in_((State.DISPATCHED.value, State.PROCESSED.value)),
+        sa.or_(
+            recipient.c.state == State.DISPATCHED.value, recipient.c.state == State.PROCESSED.value
+        ),
         body.c.sha256 == sa.bindparam("the_sha256"),
     )
     .limit(1)

@@ -24,7 +24,7 @@ __all__ = ["PreparedConnection", "Statements"]
 
 _Convert: TypeAlias = Callable[[Any], Any]
 _Keys: TypeAlias = tuple[str, ...]
-_Known: TypeAlias = sa.Select[Any] | sa.Insert | sa.Update | sa.Delete
+_Known: TypeAlias = sa.Select[Any] | sa.CompoundSelect[Any] | sa.Insert | sa.Update | sa.Delete
 
 # What SQLAlchemy writes in place of a list whose length is known at each call only.
 _EXPANDED_LATER: Final = "__[POSTCOMPILE"
@@ -153,7 +153,7 @@ class PreparedConnection(sa.Connection):
 
 def _prepare(statement: sa.Executable, keys: _Keys, dialect: sa.Dialect) -> _Prepared | None:
     """Return the compiled statement, or None where it has what this module does not know."""
-    if not isinstance(statement, sa.Select | sa.Insert | sa.Update | sa.Delete):
+    if not isinstance(statement, sa.Select | sa.CompoundSelect | sa.Insert | sa.Update | sa.Delete):
         return None
     writes = isinstance(statement, sa.Insert | sa.Update)
     compiled = statement.compile(dialect=dialect, column_keys=list(keys) if writes else None)
