@@ -20,7 +20,10 @@ __all__ = ["Code", "Document", "Patient", "read_document"]
 
 HEADER_OCTETS_MAX: Final = 1024 * 1024
 TEXT_CHARACTERS_MAX: Final = 1000
-_FIRST_ONLY: Final = frozenset({"recordTarget", "name"})
+_FIRST_ONLY: Final = frozenset({"recordTarget", "author", "name"})
+TEMPLATES_MAX: Final = 20
+_US_REALM_HEADER: Final = "2.16.840.1.113883.10.20.22.1.1"
+_BODIES: Final = {"structuredBody": "structuredBody", "nonXMLBody": "nonXMLBody"}
 _NAMESPACE: Final = "urn:hl7-org:v3"
 _TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(?:(\d\d)(\d\d)(\d\d)?(?:\.\d+)?)?([+-]\d{4})?")
 
@@ -47,7 +50,10 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the header says. `identifier` is (root, extension or ""); `instant` is FHIR's."""
+    """What the header says. `identifier` is (root, extension or ""); `instant` is FHIR's.
+
+    `format` is the format code of a C-CDA, of a release that its templates tell.
+    """
 
     identifier: tuple[str, str] | None
     code: Code | None
@@ -55,6 +61,9 @@ class Document:
     title: str | None
     instant: str | None
     patient: Patient | None
+    author: str | None = None
+    custodian: str | None = None
+    format: str | None = None
 
 
 def read_document(blocks: Iterable[bytes]) -> Document | None:
@@ -84,6 +93,8 @@ class _Found:
     attributes: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: dict[str, list[str]] = field(default_factory=dict)
     patient_ids: list[tuple[str, str]] = field(default_factory=list)
+    templates: dict[str, str] = field(default_factory=dict)  # the latest extension of each root
+    body: str | None = None
 
 
 class _Reader:
@@ -121,11 +132,15 @@ class _Reader:
             if (namespace, local) != (_NAMESPACE, "ClinicalDocument"):
                 raise expat.ExpatError("not a ClinicalDocument")
             self.is_document = True
-        elif self._path == ["ClinicalDocument", "component"]:
+        elif len(self._path) == 3 and self._path[:2] == ["ClinicalDocument", "component"]:
+            self._found.body = local
             raise _HeaderEndsError
         path = "/".join(self._path[1:])
         if path == "recordTarget/patientRole/id" and attributes.get("root"):
             self._found.patient_ids.append((attributes["root"], attributes.get("extension", "")))
+        if path == "templateId" and len(self._found.templates) < TEMPLATES_MAX:
+            root, given = attributes.get("root", ""), attributes.get("extension", "")
+            self._found.templates[root] = max(given, self._found.templates.get(root, ""))
         self._found.attributes.setdefault(path, attributes)
         self._found.texts.setdefault(path, []).append("")
 
@@ -147,7 +162,32 @@ class _Reader:
             title=self._words("title"),
             instant=_instant(self._value("effectiveTime")),
             patient=self._patient(),
+            author=self._author(),
+            custodian=self._words(
+                "custodian/assignedCustodian/representedCustodianOrganization/name"
+            ),
+            format=self._format(),
         )
+
+    def _author(self) -> str | None:
+        """Return the name of the first author: a person, a device, or an organization."""
+        base = "author/assignedAuthor"
+        person = f"{base}/assignedPerson/name"
+        names = [self._each(f"{person}/{part}") for part in ("prefix", "given", "family")]
+        return (
+            " ".join(word for words in names for word in words)
+            or self._words(person)
+            or self._words(f"{base}/assignedAuthoringDevice/softwareName")
+            or self._words(f"{base}/representedOrganization/name")
+        )
+
+    def _format(self) -> str | None:
+        # HL7 SDWG format codes of IHE's value set: C-CDA R1.1 has templates without extension.
+        release = self._found.templates.get(_US_REALM_HEADER)
+        body = _BODIES.get(self._found.body or "")
+        if release is None or body is None:
+            return None
+        return f"urn:hl7-org:sdwg:ccda-{body}:{'2.1' if release else '1.1'}"
 
     def _patient(self) -> Patient | None:
         base = "recordTarget/patientRole/patient"

@@ -29,6 +29,12 @@ _SYSTEMS: Final = {
 }
 # A message is at its end, so that "processed" is all that comes of a recipient.
 _ENDED: Final = frozenset({"completed", "stopped"})
+# fhir.md 3.1: as the Endpoint example of FHIR names C-CDA.
+_FORMATS: Final = "urn:oid:1.3.6.1.4.1.19376.1.2.3"
+_TRANSMITTER: Final = {
+    "system": "http://hl7.org/fhir/us/core/CodeSystem/us-core-provenance-participant-type",
+    "code": "transmitter",
+}
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 
 
@@ -36,11 +42,14 @@ def document_reference(
     document: Document, attachment: JSON, *, communication: UUID, path: str, patient: JSON | None
 ) -> JSON:
     """Return the DocumentReference of a C-CDA that a message carries as the part `path`."""
+    content: JSON = {"attachment": attachment}
+    if document.format is not None:
+        content["format"] = {"system": _FORMATS, "code": document.format}
     reference: JSON = {
         "resourceType": "DocumentReference",
         "id": str(uuid5(communication, f"DocumentReference/{path}")),
         "status": "current",
-        "content": [{"attachment": attachment}],
+        "content": [content],
         "context": {"related": [{"reference": f"Communication/{communication}"}]},
     }
     if document.identifier is not None:
@@ -51,6 +60,10 @@ def document_reference(
         reference["securityLabel"] = [{"coding": [_coding(document.confidentiality)]}]
     if document.title is not None:
         reference["description"] = document.title
+    if document.author is not None:
+        reference["author"] = [{"display": document.author}]
+    if document.custodian is not None:
+        reference["custodian"] = {"type": "Organization", "display": document.custodian}
     if document.instant is not None:
         reference["date"] = document.instant
     if patient is not None:
@@ -101,6 +114,7 @@ def provenance(
         },
         "agent": [
             {"type": {"coding": [{"system": _AGENT, "code": "author"}]}, "who": who},
+            {"type": {"coding": [_TRANSMITTER]}, "who": _hisp(sender, trust)},
             {
                 "type": {"coding": [{"system": _AGENT, "code": "verifier"}]},
                 "who": {"type": "Device", "display": "direct-gateway"},
@@ -111,6 +125,12 @@ def provenance(
     if trust.bundle:
         found["policy"] = [trust.bundle]
     return found
+
+
+def _hisp(sender: Mapping[str, Any], trust: Trust) -> JSON:
+    """Return who sent it on: the organization of the certificate, of the sender's domain."""
+    domain = (address_of(dict(sender)) or "").rpartition("@")[2]
+    return {"type": "Organization", "display": trust.organization or domain or "unknown"}
 
 
 def delivery_tasks(communication: Mapping[str, Any], *, terms: Terms) -> dict[UUID, JSON]:

@@ -261,6 +261,8 @@ def _extensions(
         raw.append("references")
     if root.header("date") and not _sent(root):
         raw.append("date")
+    if _priority(root) == {"priority": "routine"}:
+        raw += [name for name in ("importance", "x-priority", "priority") if root.header(name)]
     for name in raw:
         value = clean(root.header(name) or "")
         if value:

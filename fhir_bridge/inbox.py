@@ -16,8 +16,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from fhir_bridge.read_state import set_read, set_unread, show_read
 from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.tables import NEVER, fhir_index, fhir_read, fhir_resource
+from fhir_bridge.terms import Terms
 
 __all__ = ["Thread", "mark_read", "threads"]
 
@@ -71,7 +73,13 @@ def threads(
 
 
 def mark_read(
-    connection: sa.Connection, stored: Stored, *, read: bool, client: UUID, now: datetime
+    connection: sa.Connection,
+    stored: Stored,
+    *,
+    read: bool,
+    client: UUID,
+    now: datetime,
+    terms: Terms,
 ) -> int:
     """Mark a message, or each received message of a thread, and return how many changed."""
     part = fhir_index.alias()
@@ -85,19 +93,13 @@ def mark_read(
         )
     )
     ids: Sequence[UUID] = [*connection.execute(of_thread).scalars()] or [stored.id]
-    known = set(
-        connection.execute(
-            sa.select(fhir_read.c.communication_id).where(fhir_read.c.communication_id.in_(ids))
-        ).scalars()
-    )
-    if not read:
-        connection.execute(fhir_read.delete().where(fhir_read.c.communication_id.in_(known)))
-        return len(known)
-    new = [identity for identity in ids if identity not in known]
-    if new:
-        row = {"owner": stored.owner, "client_id": client, "read_at": now}
-        connection.execute(fhir_read.insert(), [{"communication_id": i, **row} for i in new])
-    return len(new)
+    owner = stored.owner
+    if read:
+        changed = set_read(connection, ids, owner=owner, client=client, now=now)
+    else:
+        changed = set_unread(connection, ids)
+    show_read(connection, changed, owner=owner, is_read=read, now=now, terms=terms)
+    return len(changed)
 
 
 # Anybody may write a reference to a header: what is not of its mailbox is not of its thread.

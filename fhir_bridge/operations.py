@@ -166,7 +166,9 @@ class OperationApi:
         wanted = request.query_params.get("read", "true") != "false"
         now = self._clock()
         count = await self._database.write(
-            lambda c: mark_read(c, stored, read=wanted, client=client.id, now=now)
+            lambda c: mark_read(
+                c, stored, read=wanted, client=client.id, now=now, terms=self._terms
+            )
         )
         parameter = {"name": "changed", "valueInteger": count}
         return resource_response({"resourceType": "Parameters", "parameter": [parameter]})

@@ -80,8 +80,9 @@ def payloads_of(
 
 
 def _roles(root: Part) -> Iterator[tuple[Part, str]]:
-    """Yield each leaf with its role: body, body-html, inline or attachment."""
+    """Yield each leaf with its role: body, body-html, inline, context or attachment."""
     taken: set[str] = set()
+    context = (root.header("x-direct-context") or "").strip("<> \t")
     pending = [(root, True)]  # may this entity still be the readable body?
     while pending:
         part, readable = pending.pop()
@@ -98,6 +99,8 @@ def _roles(root: Part) -> Iterator[tuple[Part, str]]:
             role = "body"
         elif part.content_type == "text/html" and readable and not named:
             role = "body-html"
+        elif context and part.content_id == context:
+            role = "context"  # Context IG: the header names the part by its Content-ID
         elif part.content_id and part.disposition != "attachment":
             role = "inline"
         if role.startswith("body") and role in taken:

@@ -23,6 +23,8 @@ from fhir_bridge.delivery import RecipientState, with_delivery
 from fhir_bridge.derived import delivery_tasks
 from fhir_bridge.inbound import InboundView
 from fhir_bridge.indexing import local_id
+from fhir_bridge.local_directory import with_actors, with_patient
+from fhir_bridge.read_state import store_read_task
 from fhir_bridge.requests import outcome_of
 from fhir_bridge.store import Stored, by_id, by_message, insert, read, replace
 from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms
@@ -51,7 +53,10 @@ def store_received(
     owner = received.mailbox.key
     if read(connection, "Communication", identity, [owner]) is not None:
         return identity
-    communication = _answering(connection, received, owner)
+    communication = with_actors(connection, _answering(connection, received, owner), owner=owner)
+    communication, documents = with_patient(
+        connection, communication, received.documents, owner=owner
+    )
     if find_message(connection, owner, received.message_id) is not None:
         # fhir.md 3.7: the same Message-ID on other content: both are kept.
         flag = {"url": terms.extension("duplicate-message-id"), "valueBoolean": True}
@@ -73,8 +78,9 @@ def store_received(
         terms=terms,
         message=received.message,
     )
+    store_read_task(connection, identity, owner=owner, now=now, terms=terms)
     add_binaries(connection, received.binaries, now)
-    for resource in (*received.documents, received.provenance):
+    for resource in (*documents, received.provenance):
         if resource is not None:
             insert(
                 connection,

@@ -14,6 +14,8 @@ from tests.unit.fhir_bridge.test_communication_api import CARA, to
 
 HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <ClinicalDocument xmlns="urn:hl7-org:v3">
+<templateId root="2.16.840.1.113883.10.20.22.1.1"/>
+<templateId root="2.16.840.1.113883.10.20.22.1.1" extension="2015-08-01"/>
 <id root="2.16.840.1.113883.19.5" extension="doc-1"/>
 <code code="34133-9" codeSystem="2.16.840.1.113883.6.1" displayName="Summarization of episode"/>
 <title>Continuity of Care  Document</title>
@@ -25,6 +27,11 @@ HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <name use="OLD"><given>Kathy</given><family>Former</family></name>
 <administrativeGenderCode code="F" codeSystem="2.16.840.1.113883.5.1"/>
 <birthTime value="19700501"/></patient></patientRole></recordTarget>
+<author><assignedAuthor><assignedPerson><name><prefix>Dr.</prefix><given>Alice</given>
+<family>Wells</family></name></assignedPerson></assignedAuthor></author>
+<author><assignedAuthor><assignedPerson><name><given>Second</given></name></assignedPerson>
+</assignedAuthor></author><custodian><assignedCustodian><representedCustodianOrganization>
+<name>Lakeview Hospital</name></representedCustodianOrganization></assignedCustodian></custodian>
 """
 BODY = "<component><structuredBody>&#x41;</structuredBody></component></ClinicalDocument>"
 
@@ -75,6 +82,12 @@ async def test_a_clinical_document_is_described_and_its_patient_is_the_subject(
     assert document["description"] == "Continuity of Care Document"
     assert document["type"]["coding"][0]["system"] == "http://loinc.org"
     assert document["masterIdentifier"]["value"] == "doc-1"
+    assert document["author"] == [{"display": "Dr. Alice Wells"}]
+    assert document["custodian"]["display"] == "Lakeview Hospital"
+    assert document["content"][0]["format"] == {
+        "system": "urn:oid:1.3.6.1.4.1.19376.1.2.3",
+        "code": "urn:hl7-org:sdwg:ccda-structuredBody:2.1",
+    }
     attachment = document["content"][0]["attachment"]
     assert attachment == message["payload"][1]["contentAttachment"]
     assert (await world.http.get(attachment["url"])).content == ccda()
@@ -131,6 +144,9 @@ async def test_the_trust_in_a_message_is_on_record(world: World) -> None:
     identity = await world.receive(mail(ccda()))
     [evidence] = await found(world, f"Provenance?target=Communication/{identity}")
     assert evidence["agent"][0]["who"]["identifier"]["value"] == f"mailto:{BEN}"
+    kinds = [agent["type"]["coding"][0]["code"] for agent in evidence["agent"]]
+    assert kinds == ["author", "transmitter", "verifier"]
+    assert evidence["agent"][1]["who"]["display"] == "Lakeview Hospital"
     raw = await world.http.get(evidence["entity"][0]["what"]["reference"])
     assert raw.content == mail(ccda())
     put = await world.http.put(f"/Provenance/{evidence['id']}", json=evidence)

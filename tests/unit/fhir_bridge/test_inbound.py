@@ -154,6 +154,29 @@ def test_importance_becomes_priority(field: bytes, priority: str | None) -> None
     assert communication(HEADER + field + b"\r\n\r\nx").get("priority") == priority
 
 
+def test_a_low_importance_is_kept_as_it_was_said() -> None:
+    found = communication(HEADER + b"Importance: low\r\nX-Priority: 5 (Lowest)\r\n\r\nx")
+    url = TERMS.extension("mime-header")
+    kept = [
+        tuple(part["valueString"] for part in item["extension"])
+        for item in found["extension"]
+        if item["url"] == url
+    ]
+    assert kept == [("importance", "low"), ("x-priority", "5 (Lowest)")]
+
+
+def test_the_part_of_direct_context_is_marked() -> None:
+    context = (
+        b"Content-Type: text/plain; name=metadata.txt\r\n"
+        b"Content-ID: <context@x>\r\n\r\nversion: 1.0"
+    )
+    message = HEADER + b"X-Direct-Context: <context@x>\r\n" + mixed(b"\r\nx", context)
+    [text, attached] = communication(message)["payload"]
+    assert text["contentString"] == "x"
+    assert mime_part(attached)["role"] == "context"
+    assert attached["contentAttachment"]["title"] == "metadata.txt"
+
+
 def test_no_body_is_no_payload() -> None:
     assert "payload" not in communication(HEADER + b"\r\n")
     assert "payload" not in communication(HEADER + b"\r\n \r\n")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.fhir_bridge.conftest import ANNA, BEN, World, communication
+from fhir_bridge.terms import extension_value
+from tests.unit.fhir_bridge.conftest import ANNA, BEN, TERMS, World, communication
 from tests.unit.fhir_bridge.test_inbound import HEADER
 
 
@@ -129,6 +130,70 @@ async def test_rows_17_and_18_what_is_unread_is_counted(world: World) -> None:
     await world.http.post(f"/Communication/{message}/$mark-read", json={})
     found = (await world.http.get(f"/Communication/{message}")).json()
     assert (found["status"], found["meta"]["versionId"]) == (status, "1")
+
+
+async def unread(world: World, more: str = "") -> int:
+    """The count of unread messages, as a search of Tasks has it."""
+    query = f"/Task?code=read-receipt&status=requested{more}&_summary=count"
+    return int((await world.http.get(query)).json()["total"])
+
+
+async def test_row_18_what_is_unread_is_a_search_of_tasks(world: World) -> None:
+    first = await world.receive(HEADER + b"\r\nx")
+    second = await world.receive(HEADER.replace(b"<1@", b"<2@") + b"\r\ny")
+    await post(world, communication())  # what was sent is nothing to read
+    assert await unread(world) == 2
+    assert await unread(world, f"&focus=Communication/{first}") == 1
+    assert await unread(world, "&focus:Communication.direction=inbound") == 2
+    await world.http.post(f"/Communication/{first}/$mark-read")
+    assert await unread(world) == 1
+    assert await unread(world, f"&focus=Communication/{second}") == 1
+    await world.http.post(f"/Communication/{first}/$mark-read?read=false")
+    assert await unread(world) == 2
+
+
+async def test_row_18_a_thread_that_is_read_has_no_open_tasks(world: World) -> None:
+    first = await world.receive(HEADER + b"\r\nx")
+    mid = HEADER.partition(b"Message-ID: ")[2].partition(b"\r\n")[0]
+    reply = HEADER.replace(mid, b"<2@x.example>") + b"References: " + mid + b"\r\n\r\ny"
+    second = await world.receive(reply)
+    read = [(await world.http.get(f"/Communication/{i}")).json() for i in (first, second)]
+    assert read[0]["partOf"] == read[1]["partOf"]
+    header = read[0]["partOf"][0]["reference"]
+    part = f"&focus:Communication.part-of={header}"
+    assert await unread(world, part) == 2
+    await world.http.post(f"/{header}/$mark-read")
+    assert await unread(world, part) == 0
+
+
+async def test_row_18_who_completes_the_task_has_read_the_message(world: World) -> None:
+    identity = await world.receive(HEADER + b"\r\nx")
+
+    async def in_inbox() -> int:
+        entry = (await world.http.get("/Communication/$inbox")).json()["entry"][0]
+        url = TERMS.extension("unread")
+        return int(extension_value(entry["resource"], url))
+
+    [task] = await ids(world, f"/Task?code=read-receipt&focus=Communication/{identity}")
+    assert await in_inbox() == 1
+    await world.http.patch(f"/Task/{task}", json={"status": "completed"})
+    assert (await in_inbox(), await unread(world)) == (0, 0)
+    again = {**(await world.http.get(f"/Task/{task}")).json(), "status": "requested"}
+    await world.http.put(f"/Task/{task}", json=again)
+    assert (await in_inbox(), await unread(world)) == (1, 1)
+
+
+async def test_row_18_read_state_is_the_mailboxs_own(world: World) -> None:
+    other = "zoe@direct.hillside.example"
+    for mailbox in (ANNA, other):
+        await world.receive(HEADER + b"\r\nx", mailbox=mailbox)
+    both = await world.add_client("both", ANNA, other)
+    [mine] = await ids(world, "/Communication?direction=inbound")
+    await world.http.post(f"/Communication/{mine}/$mark-read")
+    query = "/Task?code=read-receipt&status=requested"
+    [left] = (await world.http.get(query, headers=both)).json()["entry"]
+    assert left["resource"]["owner"]["identifier"]["value"] == f"mailto:{other}"
+    assert await unread(world) == 0
 
 
 async def test_row_19_a_thread_is_assigned_claimed_and_rerouted(world: World) -> None:
