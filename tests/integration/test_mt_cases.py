@@ -2,7 +2,9 @@
 
 Requirements sections 7.8 and 7.9 (of the cases for XDR, those that any edge can be asked; ours is
 FHIR). First the whole gateway runs, and the peer is a whole gateway too; then time is a test's
-own, the peer's notices are made by hand, and an hour passes in an instant.
+own, the peer's notices are made by hand, and an hour passes in an instant. Each case is shown with
+and without a request on the clock (see also `test_mt_on_the_clock`), and in one of the two ways
+between whole gateways.
 """
 
 from __future__ import annotations
@@ -119,61 +121,50 @@ def failed(report: dsn.Dsn) -> list[tuple[str, str | None]]:
     return [(str(each.recipient), each.status) for each in report.recipients if each.failed]
 
 
-@BOTH_MODES
-async def test_mt1_mt23_a_bad_address_is_told_once(tmp_path: Path, options: str) -> None:
+async def test_mt1_mt23_a_bad_address_is_told_once(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path) as sandbox:
         nobody = "nobody@direct.lakeview.example"
-        message_id = await submit(sandbox.hillside, nobody, options=options)
+        message_id = await submit(sandbox.hillside, nobody)
         report = await the_one_report(sandbox)
     assert failed(report) == [(nobody, "5.1.1")]
     assert report.original_message_id == message_id
 
 
-@BOTH_MODES
-async def test_mt2_mt24_an_untrusted_hisp_is_told_once(tmp_path: Path, options: str) -> None:
+async def test_mt2_mt24_an_untrusted_hisp_is_told_once(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path) as sandbox:
         await distrust(sandbox.hillside)
-        await submit(sandbox.hillside, CHEN, options=options)
+        await submit(sandbox.hillside, CHEN, options=REQUEST)
         report = await the_one_report(sandbox)
         assert await listed(sandbox.lakeview, Direction.INCOMING, Kind.MESSAGE) == []
     assert failed(report) == [(CHEN, "5.7.1")]
 
 
-@BOTH_MODES
-async def test_mt3_mt25_an_unpublished_certificate_is_told_once(
-    tmp_path: Path, options: str
-) -> None:
+async def test_mt3_mt25_an_unpublished_certificate_is_told_once(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path) as sandbox:
         domain = "direct.nobody.example"
         lines = "@ 300 IN SOA ns x 1 3600 600 86400 60\n@ 300 IN NS ns\nns 300 IN A 127.0.0.1"
         sandbox.zones[dns.name.from_text(domain)] = dns.zone.from_text(
             lines, origin=domain, relativize=False
         )
-        await submit(sandbox.hillside, f"dr.who@{domain}", options=options)
+        await submit(sandbox.hillside, f"dr.who@{domain}")
         report = await the_one_report(sandbox)
     assert failed(report) == [(f"dr.who@{domain}", "5.7.5")]
 
 
-@BOTH_MODES
-async def test_mt4_mt26_no_processed_notice_in_time_is_told_once(
-    tmp_path: Path, options: str
-) -> None:
+async def test_mt4_mt26_no_processed_notice_in_time_is_told_once(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path, window_s=1.0) as sandbox:
         # Lakeview takes the message, does not trust it, and says nothing (AS-077).
         await distrust(sandbox.lakeview)
-        await submit(sandbox.hillside, CHEN, options=options)
+        await submit(sandbox.hillside, CHEN, options=REQUEST)
         report = await the_one_report(sandbox)
         assert await listed(sandbox.lakeview, Direction.OUTGOING, Kind.MDN) == []
     assert failed(report) == [(CHEN, "5.4.7")]
 
 
-@BOTH_MODES
-async def test_mt18_mt47_of_two_recipients_only_the_bad_one_fails(
-    tmp_path: Path, options: str
-) -> None:
+async def test_mt18_mt47_of_two_recipients_only_the_bad_one_fails(tmp_path: Path) -> None:
     async with open_sandbox(tmp_path) as sandbox:
         nobody = "nobody@direct.lakeview.example"
-        await submit(sandbox.hillside, nobody, CHEN, options=options)
+        await submit(sandbox.hillside, nobody, CHEN, options=REQUEST)
         report = await the_one_report(sandbox)
 
         async def arrived() -> bool:
@@ -257,16 +248,15 @@ async def test_mt27_mt28_no_dispatched_notice_in_time_is_told_once_and_a_late_on
         assert len(await reports(sandbox.hillside)) == 1
 
 
-@BOTH_MODES
 async def test_mt41_trusted_but_undeliverable_is_processed_then_failed_and_told_once(
-    tmp_path: Path, options: str
+    tmp_path: Path,
 ) -> None:
     full = ScriptedServer({".": "552 5.2.2 Mailbox full"})
     async with (
         serving(full) as address,
         open_sandbox(tmp_path, mailboxes=mailbox_at(address)) as sandbox,
     ):
-        await submit(sandbox.hillside, CHEN, options=options)
+        await submit(sandbox.hillside, CHEN, options=REQUEST)
         report = await the_one_report(sandbox)
         assert len(await listed(sandbox.lakeview, Direction.OUTGOING, Kind.MDN)) == 2
     assert [recipient for recipient, _ in failed(report)] == [CHEN]

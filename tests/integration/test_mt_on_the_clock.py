@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from certs.errors import Reason
 from fhir_bridge.ports import Submission
 from gateway import dsn, mdn
 from gateway.database import SqlDatabase
@@ -73,6 +74,19 @@ async def is_told_at_once_and_never_again(agent: Agent, status: str) -> None:
     assert [sent.recipients for sent in agent.peers.sent if CHEN in sent.recipients] == []
     await an_hour_and_a_day_later(agent)
     assert await reported(agent) == [(str(CHEN), status)]
+
+
+@READERS
+@BOTH_MODES
+async def test_mt1_mt23_a_bad_address_that_the_peers_server_refuses_is_told_at_once(
+    agent: Agent, more: str, reader: str
+) -> None:
+    agent.peers.replies = {CHEN: (Reason.BACKBONE_REFUSED, "5.1.1", "No such user here")}
+    await submitted(agent, more, reader)
+    for _ in range(2):
+        assert await reported(agent) == [(str(CHEN), "5.1.1")]
+        assert [CHEN in sent.recipients for sent in agent.peers.sent].count(True) == 1
+        await an_hour_and_a_day_later(agent)
 
 
 @READERS
