@@ -139,7 +139,7 @@ class SmtpReception:
                 never the null reverse-path.
         """
         if session.role is Role.EDGE:
-            await self._may_send(session, sender)
+            await self._database.read(lambda c: _may_send(c, session, sender))
 
     async def check_recipient(self, session: Session, recipient: DirectAddress) -> None:
         """Return where this session may send to `recipient`.
@@ -173,7 +173,7 @@ class SmtpReception:
             new = await self._submitted(session, envelope, content, now)
         else:
             new = await _relayed(session, envelope, content, now)
-        accepted = await self._commit(new, now)
+        accepted = await self._commit(session, new, now)
         _log.info(
             "message accepted", message=str(accepted), by=session.role.value, size=content.size
         )
@@ -185,9 +185,10 @@ class SmtpReception:
     ) -> NewMessage:
         """Return a message of one of our users, its header judged."""
         facts = _facts_of_submission(content.head)
-        await self._may_send(session, facts.author)
-        # AS-029: the receiving HISP refuses what we would let pass here.
+        # AS-029: the receiving HISP refuses what we would let pass here. Whether the author is one
+        # of the user's is otherwise seen to by the commit.
         if envelope.sender not in (facts.author, facts.sender):
+            await self._database.read(lambda c: _may_send(c, session, facts.author))
             raise DirectError(Reason.ENVELOPE_MISMATCH, "MAIL FROM is neither From nor Sender")
         # AS-030: on the backbone there is no Bcc; the user sends such a copy as its own message.
         if any(address not in (*facts.to, *facts.cc) for address in envelope.recipients):
@@ -216,24 +217,31 @@ class SmtpReception:
             due_at=now + self._windows.of(facts.author.domain) if kind is Kind.MESSAGE else None,
         )
 
-    async def _commit(self, new: NewMessage, now: datetime) -> UUID:
+    async def _commit(self, session: Session, new: NewMessage, now: datetime) -> UUID:
         kind = "outgoing" if new.direction is Direction.OUTGOING else "incoming"
         jobs = [first_job(kind, new, now)]
         delay_counts = any(Notify.DELAY in wish.notify for wish in new.wishes.values())
         if delay_counts and new.kind is Kind.MESSAGE:  # DN-022
             jobs.append(first_job("delayed", new, now + self._windows.delay))
-        accepted, _ = await self._database.write(lambda c: messages.accept(c, new, jobs, now))
-        return accepted
 
-    async def _may_send(self, session: Session, address: DirectAddress | None) -> None:
-        user = session.user
-        allowed = (
-            user is not None
-            and address is not None
-            and await self._database.read(lambda c: domains.may_send_as(c, user, address))
-        )
-        if not allowed:
-            raise DirectError(Reason.SENDER_NOT_ALLOWED, f"{user} may not send as {address}")
+        def work(connection: Connection) -> UUID:
+            if session.role is Role.EDGE:
+                _may_send(connection, session, new.author)
+            accepted, _ = messages.accept(connection, new, jobs, now)
+            return accepted
+
+        return await self._database.write(work)
+
+
+def _may_send(connection: Connection, session: Session, address: DirectAddress | None) -> None:
+    """Return where the session's user may send as `address`.
+
+    Raises:
+        DirectError: SENDER_NOT_ALLOWED.
+    """
+    user = session.user
+    if user is None or address is None or not domains.may_send_as(connection, user, address):
+        raise DirectError(Reason.SENDER_NOT_ALLOWED, f"{user} may not send as {address}")
 
 
 def must_fit(size: int, recipients: Sequence[DirectAddress], peers: Peers) -> None:

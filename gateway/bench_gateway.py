@@ -39,6 +39,7 @@ __all__ = ["GatewayRow", "measure_gateway"]
 
 SIZE: Final = 10_000
 CONNECTIONS: Final = 20
+PROCESSES: Final = (1, 2)
 START_S: Final = 30.0
 WAIT_S: Final = 300.0
 _LINE: Final = b"X" * 78 + b"\r\n"
@@ -46,9 +47,13 @@ _LINE: Final = b"X" * 78 + b"\r\n"
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """What one run came to. `cpu_ms` is of all the server's processes, for one message."""
+    """What one run came to. `cpu_ms` is of all the server's processes, for one message.
+
+    `processes` is how many serve; None where that is not for us to say.
+    """
 
     what: str
+    processes: int | None
     size: int
     connections: int
     messages: int
@@ -61,18 +66,18 @@ def measure_gateway(messages: int, size: int = SIZE) -> list[GatewayRow]:
 
     `size` is that of a message in octets, before it is secured.
     """
-    rows = asyncio.run(_gateway(messages, size))
+    rows = [row for count in PROCESSES for row in asyncio.run(_gateway(messages, size, count))]
     with (
         tempfile.TemporaryDirectory(prefix="direct-bench-", dir="/var/tmp") as folder,
         postfix(Path(folder)) as server,
     ):
         if server is not None:
-            run = _Run("Postfix: accept, queue, discard", size, messages, server.master)
+            run = _Run("Postfix: accept, queue, discard", None, size, messages, server.master)
             rows.append(asyncio.run(_accepted(run, server.port)))
     return rows
 
 
-async def _gateway(count: int, size: int) -> list[GatewayRow]:
+async def _gateway(count: int, size: int, processes: int) -> list[GatewayRow]:
     with tempfile.TemporaryDirectory(prefix="direct-bench-") as folder:
         known: dict[dns.name.Name, dns.zone.Zone] = {}
         responder = DnsResponder(known)
@@ -82,10 +87,14 @@ async def _gateway(count: int, size: int) -> list[GatewayRow]:
         site = await make_site(Path(folder), resolver=resolver, sink=port, now=utc_now())
         sink.tls = server_context(site.data / "tls.crt", site.data / "tls.key")
         known.update(zones(site.peer.certificate))
-        async with _served(site) as process:
+        async with _served(site, processes) as process:
+
+            def run(what: str) -> _Run:
+                return _Run(what, processes, size, count, process)
+
             rows = [
-                await _out(_Run("mail edge to sealed SMTP", size, count, process), site, sink),
-                await _in(_Run("sealed SMTP to inbox and MDN", size, count, process), site, sink),
+                await _out(run("mail edge to sealed SMTP"), site, sink),
+                await _in(run("sealed SMTP to inbox and MDN"), site, sink),
             ]
         await sink.stop()
         await responder.stop()
@@ -97,6 +106,7 @@ class _Run:
     """What is measured: so many messages through the processes under one."""
 
     what: str
+    processes: int | None
     size: int
     messages: int
     process: int
@@ -104,6 +114,7 @@ class _Run:
     def row(self, elapsed_s: float, cpu_s: float) -> GatewayRow:
         return GatewayRow(
             self.what,
+            self.processes,
             self.size,
             CONNECTIONS,
             self.messages,
@@ -182,10 +193,12 @@ def _hang_up(loads: Sequence[Load]) -> None:
 
 
 @asynccontextmanager
-async def _served(site: BenchSite) -> AsyncIterator[int]:
-    """Serve the installation in a process of its own and yield its number."""
-    command = [sys.executable, "-m", "gateway.cli.__main__", "serve", "--config", str(site.config)]
-    process = await asyncio.create_subprocess_exec(*command)
+async def _served(site: BenchSite, processes: int) -> AsyncIterator[int]:
+    """Serve the installation by `processes` processes; yield the number of the first."""
+    command = ["-m", "gateway.cli.__main__", "serve", "--config", str(site.config)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, "--processes", str(processes)
+    )
     try:
         end = time.monotonic() + START_S
         for port in (site.backbone, site.edge):

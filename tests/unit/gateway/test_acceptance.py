@@ -13,6 +13,7 @@ from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
 from gateway import audit
 from gateway.acceptance import PASSWORDS_AT_A_TIME, HeadKeepingSink, SmtpReception, dedupe_key
+from gateway.domain_control import change_address
 from gateway.header import HEADER_OCTETS
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, MessageState, Source
@@ -335,3 +336,11 @@ async def test_sink_keeps_no_more_than_the_header_may_take() -> None:
     assert (await sink.finish()).size == 200_000
     await sink.discard()
     assert inner.discarded
+
+
+async def test_who_may_send_no_more_is_refused_also_after_mail_from(agent: Agent) -> None:
+    # The commit looks once more: nothing is accepted for who was stopped meanwhile.
+    reception = agent.reception
+    await reception.check_sender(EDGE, RIVERA)
+    await agent.database.write(lambda c: change_address(c, RIVERA, enabled=False))
+    assert await refusal(agent, EDGE, mail(RIVERA, CHEN), RIVERA, CHEN) is Reason.SENDER_NOT_ALLOWED
