@@ -297,7 +297,10 @@ async def test_mt19_mt48_mt30_mt31_a_request_by_fhir_counts_only_where_it_is_wel
     tmp_path: Path,
 ) -> None:
     url = Terms().extension("wants-dispatched")
-    async with open_sandbox(tmp_path) as sandbox, httpx.AsyncClient(timeout=30) as http:
+    async with (
+        open_sandbox(tmp_path) as sandbox,
+        httpx.AsyncClient(timeout=30, verify=False) as http,
+    ):
         client = Fhir(http, sandbox.hillside)
         for value in ({"valueBoolean": True}, {"valueString": "optioXXX"}, None):
             extension = [] if value is None else [{"url": url, **value}]
