@@ -66,6 +66,7 @@ def create_app(
     log: AccessLog | None = None,
     requests_per_minute: int = REQUESTS_PER_MINUTE,
     origins: Collection[str] = (),
+    require_if_match: bool = False,
     canonical: str = DEFAULT_CANONICAL,
     software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
@@ -77,11 +78,12 @@ def create_app(
     that sends waits for the decision on each recipient. `hook_hosts`: where subscriptions may
     send (see `endpoints.endpoint_of`); nowhere by default. `deliveries` runs the `Notifier`'s.
     `log` records each access, and `trail` is what administrators read. `origins` are the web
-    pages that may call from a browser, as https://app.example.
+    pages that may call from a browser, as https://app.example. With `require_if_match` nothing is
+    changed or deleted without saying which version.
     """
     shared = _Shared(database, bodies, outbox, clock, base_url, Terms(canonical))
     dispatcher = shared.dispatcher()
-    writer = shared.writer(dispatcher, decision_wait_s, hook_hosts)
+    writer = shared.writer(dispatcher, decision_wait_s, hook_hosts, require_if_match)
     binaries = shared.binaries(binary_octets)
     routes = Routes(
         gate=Gate(database=database, clock=clock, rates=Rates(requests_per_minute), log=log),
@@ -90,6 +92,7 @@ def create_app(
         clock=clock,
         base_url=base_url,
         software=software,
+        require_if_match=require_if_match,
         terms=shared.terms,
         resources=ResourceApi(
             database=database, writer=writer, base_url=base_url, limit_octets=resource_octets
@@ -135,7 +138,11 @@ class _Shared:
         )
 
     def writer(
-        self, dispatcher: Dispatcher, decision_wait_s: float, hook_hosts: Collection[str]
+        self,
+        dispatcher: Dispatcher,
+        decision_wait_s: float,
+        hook_hosts: Collection[str],
+        require_if_match: bool,
     ) -> Writer:
         return Writer(
             database=self.database,
@@ -146,6 +153,7 @@ class _Shared:
             decision_wait_s=decision_wait_s,
             terms=self.terms,
             hook_hosts=hook_hosts,
+            require_if_match=require_if_match,
         )
 
     def binaries(self, limit_octets: int) -> BinaryApi:

@@ -49,6 +49,12 @@ _ACTIONS: Final = {
     "patch": "U",
     "delete": "D",
 }
+_RECEIVED: Final = "communication-received"
+_IMPORT: Final = {
+    "system": "http://dicom.nema.org/resources/ontology/DCM",
+    "code": "110107",
+    "display": "Import",
+}
 _FAILURES: Final = {"refused", "failure", "failed"} | {reason.code for reason in Reason}
 _LITERAL: Final = re.compile(r"[A-Z][A-Za-z]+/[0-9a-f-]{36}")
 _NUMBER: Final = re.compile(r"[1-9]\d{0,15}")
@@ -119,12 +125,14 @@ def audit_event(event: Recorded, terms: Terms) -> JSON:
     subtype: JSON = {"system": terms.system("audit"), "code": event.action}
     if interaction in _ACTIONS and by_rest:
         subtype = {"system": _INTERACTION, "code": interaction}
+    kind = _REST if by_rest else {"system": terms.system("audit"), "code": "gateway"}
+    imported = event.action == _RECEIVED
     found: JSON = {
         "resourceType": "AuditEvent",
         "id": str(event.number),
-        "type": _REST if by_rest else {"system": terms.system("audit"), "code": "gateway"},
+        "type": _IMPORT if imported else kind,
         "subtype": [subtype],
-        "action": _ACTIONS.get(interaction, "E") if by_rest else "E",
+        "action": "C" if imported else _ACTIONS.get(interaction, "E") if by_rest else "E",
         "recorded": instant(event.at),
         "outcome": _outcome(event.outcome),
         "outcomeDesc": event.outcome or "-",

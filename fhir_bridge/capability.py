@@ -24,8 +24,18 @@ FHIR_VERSION: Final = "4.0.1"
 _HL7: Final = "http://hl7.org/fhir/SearchParameter"
 
 
-def capability_statement(*, base_url: str, software: str, now: datetime, terms: Terms) -> JSON:
-    """Return the statement for the API at `base_url`; `software` is our version, if known."""
+def capability_statement(
+    *,
+    base_url: str,
+    software: str,
+    now: datetime,
+    terms: Terms,
+    versioned_update: bool = False,
+) -> JSON:
+    """Return the statement for the API at `base_url`; `software` is our version, if known.
+
+    `versioned_update`: whoever changes something must say which version.
+    """
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -40,7 +50,7 @@ def capability_statement(*, base_url: str, software: str, now: datetime, terms: 
             {
                 "mode": "server",
                 "security": _security(base_url),
-                "resource": [_resource(kind, terms) for kind in TYPES.values()],
+                "resource": [_resource(kind, terms, versioned_update) for kind in TYPES.values()],
                 "operation": [
                     _operation(operation, terms) for operation in OPERATIONS if operation.on_system
                 ],
@@ -94,11 +104,14 @@ def _operation(operation: Operation, terms: Terms) -> JSON:
     return {"name": operation.name, "definition": definition}
 
 
-def _resource(kind: ResourceType, terms: Terms) -> JSON:
+def _resource(kind: ResourceType, terms: Terms, versioned_update: bool) -> JSON:
+    versioning = "versioned" if "vread" in kind.interactions else "no-version"
+    if versioned_update and "update" in kind.interactions:
+        versioning = "versioned-update"
     described: JSON = {
         "type": kind.name,
         "interaction": [{"code": code} for code in kind.interactions],
-        "versioning": "versioned" if "vread" in kind.interactions else "no-version",
+        "versioning": versioning,
         "readHistory": "vread" in kind.interactions,
         "updateCreate": False,
         "conditionalCreate": "create" in kind.interactions and kind.name != "Binary",
@@ -115,14 +128,14 @@ def _resource(kind: ResourceType, terms: Terms) -> JSON:
         described["searchParam"] = [
             _parameter(kind, parameter, terms) for parameter in (*kind.parameters, *common)
         ]
-        references = [p.name for p in kind.parameters if p.kind is Kind.REFERENCE]
+        references = [p.name for p in kind.parameters if p.kind is Kind.REFERENCE and not p.of]
         if references:
             described["searchInclude"] = [f"{kind.name}:{name}" for name in references]
         referring = [
             f"{other.name}:{p.name}"
             for other in TYPES.values()
             for p in other.parameters
-            if p.kind is Kind.REFERENCE and (not p.targets or kind.name in p.targets)
+            if p.kind is Kind.REFERENCE and not p.of and (not p.targets or kind.name in p.targets)
         ]
         described["searchRevInclude"] = referring
     return described

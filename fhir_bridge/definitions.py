@@ -102,6 +102,14 @@ _COMMUNICATION: Final = (
     _token("direction", "ext(direction)", often=True, ours=True),
     _token("delivery", "recipient.ext(delivery).part(code)", ours=True),
     _token("topic", ours=True),
+    SearchParameter(
+        "delivery-recipient",
+        Kind.REFERENCE,
+        (),
+        _RECIPIENTS,
+        ours=True,
+        of="recipient",
+    ),
 )
 
 _COMMUNICATION_REQUEST: Final = (

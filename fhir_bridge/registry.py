@@ -33,6 +33,7 @@ class SearchParameter:
     `paths` say what it finds: element names with dots; `ext(name)` is an extension of ours and
     `part(name)` a part of it. `selective` ones usually match few resources. `ours`: FHIR does
     not define it, we publish its definition. `targets` of a reference: none named is any type.
+    `of`: it has no index of its own, but finds by that of another parameter.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SearchParameter:
     targets: tuple[str, ...] = ()
     selective: bool = True
     ours: bool = False
+    of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ class ResourceType:
     of_client: bool = False
 
     def parameter(self, name: str) -> SearchParameter | None:
-        """Return the search parameter `name` of this type or of all types."""
-        return next((p for p in (*self.parameters, *COMMON) if p.name == name), None)
+        """Return the search parameter that `name` finds by, of this type or of all types."""
+        found = next((p for p in (*self.parameters, *COMMON) if p.name == name), None)
+        return self.parameter(found.of) if found is not None and found.of else found
 
 
 # Of every type. _id and _lastUpdated are columns of their own and have no index rows.

@@ -44,6 +44,7 @@ from fhir_bridge.route_groups import RouteGroup
 from fhir_bridge.scopes import INTERACTIONS
 from fhir_bridge.scopes import OPERATIONS as OPERATION_SCOPES
 from fhir_bridge.search_api import SearchApi
+from fhir_bridge.search_definitions import search_parameter
 from fhir_bridge.system_search import TYPE
 from fhir_bridge.terms import Terms
 from fhir_bridge.token_api import TokenApi
@@ -65,6 +66,7 @@ class Routes:
     clock: Clock
     base_url: str
     software: str
+    require_if_match: bool
     terms: Terms
     resources: ResourceApi
     binaries: BinaryApi
@@ -83,6 +85,11 @@ class Routes:
             Route(
                 f"{BASE_PATH}/OperationDefinition/{{name}}",
                 self.operation_definition,
+                methods=["GET"],
+            ),
+            Route(
+                f"{BASE_PATH}/SearchParameter/{{name}}",
+                self.search_definition,
                 methods=["GET"],
             ),
             Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
@@ -143,6 +150,13 @@ class Routes:
                 return resource_response(operation_definition(operation, self.terms))
         raise not_found()
 
+    async def search_definition(self, request: Request) -> Response:
+        """Publish the definition of a search parameter of ours; to anybody."""
+        found = search_parameter(request.path_params["name"], self.terms)
+        if found is None:
+            raise not_found()
+        return resource_response(found)
+
     def route(self, path: str, method: str, interaction: str, handler: _Handler) -> Route:
         """Return a route that first checks who calls and what the type can do."""
 
@@ -169,6 +183,7 @@ class Routes:
             capability_statement(
                 base_url=self.base_url,
                 software=self.software,
+                versioned_update=self.require_if_match,
                 now=self.clock(),
                 terms=self.terms,
             )

@@ -228,7 +228,9 @@ class _Reader:
         source, _, rest = value.partition(":")
         parameter_name, _, target = rest.partition(":")
         kind = TYPES.get(source)
-        references = [p for p in kind.parameters if p.kind is Kind.REFERENCE] if kind else []
+        references = (
+            [p for p in kind.parameters if p.kind is Kind.REFERENCE and not p.of] if kind else []
+        )
         wanted = [p for p in references if parameter_name in (p.name, "*")]
         if kind is None or not wanted or modifier not in ("", "iterate", "recurse"):
             # FHIR: what cannot be included is refused rather than left out in silence.

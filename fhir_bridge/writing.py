@@ -81,6 +81,7 @@ class Writer:
         decision_wait_s: float,
         terms: Terms,
         hook_hosts: Collection[str] = (),
+        require_if_match: bool = False,
     ) -> None:
         self._database = database
         self._bodies = bodies
@@ -90,6 +91,7 @@ class Writer:
         self._decision_wait_s = decision_wait_s
         self._terms = terms
         self._hook_hosts = hook_hosts
+        self._require_if_match = require_if_match
 
     async def create(
         self,
@@ -242,7 +244,8 @@ class Writer:
         if found is None:
             client.require(kind.name, "c")
             return await self.create(kind, resource, client, condition)
-        return await self.update(kind, found.id, {**resource, "id": str(found.id)}, client)
+        whole = {**resource, "id": str(found.id)}
+        return await self.update(kind, found.id, whole, client, found.version)
 
     async def patch(
         self,
@@ -325,6 +328,10 @@ class Writer:
         *,
         deleted: bool = False,
     ) -> Stored:
+        if expected is None and self._require_if_match:
+            # RFC6585 3, and FHIR's "versioned-update": where the operator demands it.
+            issue = Issue("required", "Name the version that is to change in If-Match.")
+            raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=428)
         old = await self._database.read(lambda c: store.read(c, kind.name, identity, client.owners))
         if old is None:
             issue = Issue("not-found", "There is no such resource.")

@@ -166,6 +166,9 @@ class Fhir(_Section):
     origins: tuple[str, ...] = Field(
         (), description="web pages that may call from a browser (CORS), as https://app.example"
     )
+    require_if_match: bool = Field(
+        False, description="refuse (428) what changes a resource without naming its version"
+    )
     requests_per_minute: int = Field(6000, ge=1, description="requests of one client a minute")
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")
 

@@ -101,6 +101,7 @@ class FhirService:
             log=self._log,
             requests_per_minute=fhir.requests_per_minute,
             origins=fhir.origins,
+            require_if_match=fhir.require_if_match,
             software=version("direct-gateway"),
         )
         await self._listener.serve(

@@ -26,7 +26,7 @@ from fhir_bridge import records
 from fhir_bridge.inbound import InboundView, view
 from fhir_bridge.terms import Terms
 from fhir_bridge.trust import Trust as TrustShown
-from gateway import messages, queue
+from gateway import audit, messages, queue
 from gateway.judgement import Judgement, Opened
 from gateway.locks import lock
 from gateway.messages import Direction, MessageState
@@ -146,7 +146,16 @@ def _put(
 ) -> State:
     """Store the view, or the job that relays to a mail server."""
     if made is not None:
-        records.store_received(connection, made, now)
+        identity = records.store_received(connection, made, now)
+        # fhir.md 3.3: an import, of which nothing but the resource is said.
+        audit.record(
+            connection,
+            now=now,
+            actor="backbone",
+            action="communication-received",
+            subject=f"Communication/{identity}",
+            outcome=arrival.trust.status,
+        )
         return State.DISPATCHED
     payload: dict[str, Any] = {
         "message": str(arrival.message),

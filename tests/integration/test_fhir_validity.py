@@ -20,25 +20,35 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from certs.address import parse_address
 from certs.errors import Reason
+from fhir_bridge.access import Access
+from fhir_bridge.audit_api import audit_event
+from fhir_bridge.definitions import TYPES
 from fhir_bridge.delivery import RecipientState
 from fhir_bridge.hook_calls import Event
 from fhir_bridge.operation_definitions import OPERATIONS
 from fhir_bridge.records import delivery_changed
+from fhir_bridge.search_definitions import search_parameters
 from fhir_bridge.socket_protocol import event_bundle, handshake_bundle
+from gateway import audit
+from gateway.access_trail import AccessTrail
 from gateway.sample_ccda import continuity_of_care_document
 from tests.helpers.fhir_site import CLIENTS
+from tests.helpers.xdm import metadata, package
 from tests.unit.fhir_bridge.conftest import (
     ANNA,
     BASE,
     BEN,
     NOW,
+    TERMS,
     World,
     communication,
     empty_database,
     sqlite_database,
     world,
 )
-from tests.unit.fhir_bridge.test_derived import mail
+from tests.unit.fhir_bridge.test_derived import ccda, mail
+from tests.unit.fhir_bridge.test_directory import MINIMAL, direct
+from tests.unit.fhir_bridge.test_xdm import mail as mail_of_package
 
 __all__ = ["empty_database", "sqlite_database", "world"]
 
@@ -68,21 +78,67 @@ async def test_everything_the_api_emits_is_valid(world: World) -> None:
             emitted.append(response.json())
 
     world.http.event_hooks["response"] = [keep]
+    await fill(world)
     await receive(world)
     await send(world)
     await look_around(world)
     await go_wrong(world)
     emitted += socket_bundles(emitted)
+    emitted += await audit_events(world)
     everything = list({json.dumps(r, sort_keys=True): r for r in map_all(emitted)}.values())
     kinds = {resource["resourceType"] for resource in everything}
+    # Issue 7, point 2, and whatever else is served.
     assert kinds >= {
-        "Binary", "Bundle", "CapabilityStatement", "Communication",
-        "CommunicationRequest", "DocumentReference", "OperationDefinition", "OperationOutcome",
-        "Parameters", "Patient", "Provenance", "Subscription", "Task",
+        "Appointment", "AuditEvent", "Binary", "Bundle", "CapabilityStatement", "CarePlan",
+        "CareTeam", "Communication", "CommunicationRequest", "Device", "DocumentReference",
+        "Endpoint", "Group", "HealthcareService", "List", "Media", "OperationDefinition",
+        "OperationOutcome", "Organization", "Parameters", "Patient", "Practitioner",
+        "PractitionerRole", "Provenance", "SearchParameter", "Subscription", "Task",
     }  # fmt: skip
+    assert kinds >= TYPES.keys()
     known = [r4(r) for r in everything if r["resourceType"] not in ONLY_R4B]
     problems = [*by_models(everything), *by_fhirkit(known), *await by_npm(known)]
     assert not problems, "\n".join(sorted(set(problems))[:40])
+
+
+async def fill(world: World) -> None:
+    """Store one of every type that a client may write, as small as it may be."""
+    for kind in TYPES.values():
+        if "create" in kind.interactions and kind.name != "Binary":
+            body = {"resourceType": kind.name, **MINIMAL.get(kind.name, {})}
+            answer = await world.http.post(f"/{kind.name}", json=body)
+            assert answer.status_code == 201, answer.text
+    for person in (ANNA, BEN):
+        body = {"resourceType": "Practitioner", "telecom": [direct(person)]}
+        await world.http.post("/Practitioner", json=body)
+
+
+async def audit_events(world: World) -> list[dict[str, Any]]:
+    """What an administrator reads of the trail: what clients did, and what the gateway did."""
+    trail = AccessTrail(world.database)
+    await trail.record(
+        [
+            Access(NOW, "ehr", interaction, target, status)
+            for interaction in ("read", "create", "search-system", "bundle", "send-direct")
+            for target, status in (
+                ("/", 500),
+                ("Communication", 200),
+                (f"Communication/{UUID(int=1)}", 403),
+            )
+        ]
+    )
+    await world.database.write(
+        lambda c: audit.record(
+            c,
+            now=NOW,
+            actor="backbone",
+            action="communication-received",
+            subject=f"Communication/{UUID(int=2)}",
+            outcome="trusted",
+        )
+    )
+    found = await trail.events(before=None, limit=100, actor=None, action=None)
+    return [audit_event(event, TERMS) for event in found]
 
 
 async def receive(world: World) -> None:
@@ -95,6 +151,10 @@ async def receive(world: World) -> None:
         mail(document, continuity_of_care_document(now=NOW, seed=1)).replace(b"<1@", b"<3@"),
         b"To: undisclosed-recipients:;\r\nContent-Type: text/html\r\n\r\n<p>only</p>\r\n",
         b"\r\n",
+        mail_of_package(package(document)),
+        mail_of_package(package(ccda("Other"))),
+        mail_of_package(package(b"%PDF", about=metadata(b"%PDF", sha1="0" * 40))),
+        PLAIN.replace(b"<2@", b"<5@").replace(b"Importance: high", b"Importance: low"),
     ):
         await world.receive(message)
 
@@ -172,6 +232,11 @@ async def look_around(world: World) -> None:
         "/DocumentReference?_count=200",
         "/AuditEvent?_count=200",
         "/Subscription",
+        "/List?_count=200",
+        "?_count=41",
+        "?_type=Patient,Practitioner,Task&_count=100",
+        *(f"/{kind}?_count=10" for kind in TYPES if kind not in ("AuditEvent", "Binary")),
+        *(f"/SearchParameter/{name}" for name in search_parameters()),
     ):
         await world.http.get(path)
     newest = (await world.http.get("/Communication?direction=inbound&_count=1")).json()

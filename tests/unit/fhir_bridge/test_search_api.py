@@ -76,6 +76,8 @@ async def ids(world: World) -> list[str]:
         ("topic:text=X", [0, 1, 2]),
         ("medium=direct-project", [0, 1, 2]),
         ("direction=inbound", [0, 1, 2]),
+        ("delivery-recipient=mailto:Anna@direct.hillside.example", [0, 1, 2]),
+        ("delivery-recipient:identifier=mailto:nobody@direct.hillside.example", []),
         ("thread=<1@lakeview.example>", [0]),
         ("encounter:missing=true", [0, 1, 2]),
         ("encounter:missing=false", []),

@@ -476,3 +476,34 @@ async def test_a_client_without_granted_scopes_does_all_with_its_own_mail(world:
     ]
     assert [answer.status_code for answer in made] == [201] * 3
     assert (await world.http.get("/Communication", headers=usual)).json()["total"] >= 1
+
+
+async def test_where_the_operator_demands_it_a_change_names_its_version(world: World) -> None:
+    http, _ = logged(world, require_if_match=True)
+    person = {"resourceType": "Practitioner", "name": [{"family": "Ray"}]}
+    async with http:
+        made = (await http.post("/Practitioner", json=person)).json()
+        path, match = f"/Practitioner/{made['id']}", {"if-match": 'W/"1"'}
+        refused = [
+            await http.put(path, json=made),
+            await http.patch(path, json={"active": True}),
+            await http.delete(path),
+        ]
+        assert [answer.status_code for answer in refused] == [428] * 3
+        assert refused[0].json()["issue"][0]["code"] == "required"
+        request = {"method": "PUT", "url": path[1:]}
+        entry = {"request": request, "resource": made}
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}
+        assert (await http.post("", json=bundle)).status_code == 428
+        request["ifMatch"] = 'W/"1"'
+        assert (await http.post("", json=bundle)).status_code == 200
+        assert (await http.put(path, json=made, headers=match)).status_code == 412
+        # A condition is a version's equal: it says which resource, and what was found is meant.
+        found = await http.put("/Practitioner?family=ray", json=person)
+        assert (found.status_code, found.headers["etag"]) == (200, 'W/"3"')
+        deleted = await http.delete(path, headers={"if-match": 'W/"3"'})
+        assert deleted.status_code == 204
+        resources = (await http.get("/metadata")).json()["rest"][0]["resource"]
+    versioning = {resource["type"]: resource["versioning"] for resource in resources}
+    assert versioning["Communication"] == "versioned-update"
+    assert (versioning["Provenance"], versioning["Binary"]) == ("versioned", "no-version")

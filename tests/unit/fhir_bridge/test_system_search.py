@@ -10,7 +10,7 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from certs.address import parse_address
 from fhir_bridge.clients import add_client
-from tests.unit.fhir_bridge.conftest import ANNA, BASE, NOW, World
+from tests.unit.fhir_bridge.conftest import ANNA, BASE, NOW, TERMS, World
 from tests.unit.fhir_bridge.test_search_api import mail
 
 NAME = [{"family": "Müller"}]
@@ -174,3 +174,25 @@ async def test_the_capability_statement_says_so(world: World) -> None:
     (rest,) = (await world.http.get("/metadata")).json()["rest"]
     assert {"code": "search-system"} in rest["interaction"]
     assert "_type" in {parameter["name"] for parameter in rest["searchParam"]}
+
+
+async def test_our_search_parameters_are_published_where_the_statement_says(world: World) -> None:
+    statement = (await world.http.get("/metadata")).json()
+    named = {
+        parameter["definition"].rpartition("/")[2]: (resource["type"], parameter["name"])
+        for resource in statement["rest"][0]["resource"]
+        for parameter in resource.get("searchParam", ())
+        if "direct-gateway" in parameter["definition"]
+    }
+    assert {"Communication-delivery", "Communication-delivery-recipient"} <= named.keys()
+    for name, (kind, code) in named.items():
+        answer = await world.http.get(f"/SearchParameter/{name}", headers={"authorization": ""})
+        definition = answer.json()
+        get_fhir_model_class("SearchParameter").model_validate(definition)
+        assert (definition["base"], definition["code"]) == ([kind], code)
+        assert definition["url"].endswith(f"/SearchParameter/{name}")
+    delivery = (await world.http.get("/SearchParameter/Communication-delivery")).json()
+    url = TERMS.extension("delivery")
+    expression = f"Communication.recipient.extension('{url}').extension('code').value"
+    assert delivery["expression"] == expression
+    assert (await world.http.get("/SearchParameter/nothing")).status_code == 404
