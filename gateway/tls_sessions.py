@@ -27,7 +27,7 @@ from gateway.tls_policy import TlsPolicy
 __all__ = ["Resuming", "TlsSessions"]
 
 LIFETIME_S: Final = 3600.0
-DESTINATIONS: Final = 1000
+DESTINATIONS: Final = 500  # some 14 KiB each
 
 
 class _Kept(NamedTuple):
