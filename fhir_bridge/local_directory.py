@@ -12,7 +12,9 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -24,6 +26,7 @@ from fhir_bridge.terms import JSON, MAILTO
 
 __all__ = ["with_actors", "with_patient"]
 
+_FEW: Final = 4  # so many are asked for one by one
 # In this order: a person rather than a role of theirs, a role rather than a place.
 _ACTORS: Final = ("Practitioner", "PractitionerRole", "Organization", "HealthcareService")
 
@@ -125,9 +128,13 @@ def _having(
     tokens: Iterable[tuple[str | None, str]],
     home: str,
 ) -> list[Stored]:
-    values = list(tokens)
+    values = list(dict.fromkeys(tokens))
     if not values:
         return []
+    if len(values) <= _FEW:
+        asked = {"the_type": kind, "the_name": name, "the_home": home}
+        found = (_by_token(connection, asked, *token) for token in values)
+        return sorted({row.id: row for rows in found for row in rows}.values(), key=_id)
     ids = sa.select(fhir_index.c.resource_id).where(
         fhir_index.c.type == kind,
         fhir_index.c.name == name,
@@ -148,6 +155,36 @@ def _having(
         fhir_resource.c.deleted.is_(False),
     )
     return [stored_of(row) for row in connection.execute(statement.order_by(fhir_resource.c.id))]
+
+
+def _by_token(
+    connection: sa.Connection, asked: Mapping[str, str], system: str | None, value: str
+) -> list[Stored]:
+    values = {**asked, "the_value": value, **({} if system is None else {"the_system": system})}
+    return [stored_of(row) for row in connection.execute(_token(system is not None), values)]
+
+
+@cache
+def _token(with_system: bool) -> sa.Select[Any]:
+    """Return what most messages ask; to build it anew would cost ten times its run."""
+    system = fhir_index.c.system == sa.bindparam("the_system")
+    return (
+        sa.select(fhir_resource)
+        .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
+        .where(
+            fhir_index.c.type == sa.bindparam("the_type"),
+            fhir_index.c.name == sa.bindparam("the_name"),
+            fhir_index.c.value == sa.bindparam("the_value"),
+            *([system] if with_system else []),
+            fhir_resource.c.type == sa.bindparam("the_type"),
+            fhir_resource.c.owner == sa.bindparam("the_home"),
+            fhir_resource.c.deleted.is_(False),
+        )
+    )
+
+
+def _id(row: Stored) -> UUID:
+    return row.id
 
 
 def _named(actor: JSON, known: Mapping[str, Stored]) -> JSON:
