@@ -128,8 +128,13 @@ async def serve(config: Config, share: Share | None = None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+
+    def orphaned(parent: int) -> None:
+        loop.remove_reader(parent)
+        stopped.set()
+
     if share is not None:
-        loop.add_reader(share.parent, stopped.set)
+        loop.add_reader(share.parent, orphaned, share.parent)
     async with running(config, share):
         # What is there now stays: no search for garbage need look at it again.
         gc.collect()

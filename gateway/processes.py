@@ -139,13 +139,14 @@ class _Family:
         self._signal(signal.SIGTERM)
         end_s = time.monotonic() + _STOP_S
         while self._places:
-            left_s = end_s - time.monotonic()
-            if left_s <= 0 or not signal.sigtimedwait((signal.SIGCHLD,), left_s):
-                self._signal(signal.SIGKILL)
-                end_s = time.monotonic() + _STOP_S
+            # First those whose signal came before: several that end at once have one.
             for process, _ in self._ended():
                 _, holder = self._places.pop(process)
                 _free(self._config, holder)
+            left_s = end_s - time.monotonic()
+            if self._places and not signal.sigtimedwait((signal.SIGCHLD,), max(left_s, 0)):
+                self._signal(signal.SIGKILL)
+                end_s = time.monotonic() + _STOP_S
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._places:
