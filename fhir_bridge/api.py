@@ -94,9 +94,7 @@ def create_app(
         software=software,
         require_if_match=require_if_match,
         terms=shared.terms,
-        resources=ResourceApi(
-            database=database, writer=writer, base_url=base_url, limit_octets=resource_octets
-        ),
+        resources=shared.resources(writer, resource_octets),
         binaries=binaries,
         operations=shared.operations(
             writer, dispatcher, binaries, preflight, deliveries, resource_octets
@@ -105,9 +103,8 @@ def create_app(
         bundles=shared.bundles(writer, resource_octets),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
     )
-    sockets = Sockets(database=database, clock=clock, base_url=base_url)
     return Starlette(
-        routes=[*routes.all(), WebSocketRoute(SOCKET_PATH, sockets.serve)],
+        routes=[*routes.all(), shared.websockets()],
         middleware=[
             *cross_origin(origins),
             Middleware(Negotiation, base_path=BASE_PATH, limit_octets=resource_octets),
@@ -155,6 +152,18 @@ class _Shared:
             hook_hosts=hook_hosts,
             require_if_match=require_if_match,
         )
+
+    def resources(self, writer: Writer, limit_octets: int) -> ResourceApi:
+        return ResourceApi(
+            database=self.database,
+            writer=writer,
+            base_url=self.base_url,
+            limit_octets=limit_octets,
+        )
+
+    def websockets(self) -> WebSocketRoute:
+        sockets = Sockets(database=self.database, clock=self.clock, base_url=self.base_url)
+        return WebSocketRoute(SOCKET_PATH, sockets.serve)
 
     def binaries(self, limit_octets: int) -> BinaryApi:
         return BinaryApi(

@@ -24,10 +24,10 @@ from fhir_bridge.criteria import bad_search
 from fhir_bridge.exchange import form_of, resource_response
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import not_found
 from fhir_bridge.search import read_count
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.trust import instant
+from fhir_bridge.write_rules import not_found
 
 __all__ = ["AuditApi", "audit_event"]
 

@@ -34,10 +34,11 @@ from fhir_bridge.handover import octets_of
 from fhir_bridge.medplum_compat import as_medplum
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies
-from fhir_bridge.resource_api import identity_of, not_found
+from fhir_bridge.resource_api import identity_of
 from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.terms import JSON
 from fhir_bridge.upkeep import forget_upload
+from fhir_bridge.write_rules import not_found
 
 __all__ = ["BinaryApi"]
 

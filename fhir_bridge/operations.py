@@ -29,7 +29,7 @@ from fhir_bridge.operation_definitions import Operation
 from fhir_bridge.outcome import FhirError, Issue, operation_outcome, public_text
 from fhir_bridge.ports import Preflight, Prospect
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import identity_of, not_found
+from fhir_bridge.resource_api import identity_of
 from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.search import read_count
 from fhir_bridge.sending import Dispatcher
@@ -37,6 +37,7 @@ from fhir_bridge.store import Stored, read
 from fhir_bridge.subscription_api import SubscriptionApi
 from fhir_bridge.terms import JSON, Terms, extension_value
 from fhir_bridge.trust import instant
+from fhir_bridge.write_rules import not_found
 from fhir_bridge.writing import Writer
 
 __all__ = ["OperationApi"]

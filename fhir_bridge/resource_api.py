@@ -29,9 +29,10 @@ from fhir_bridge.registry import ResourceType
 from fhir_bridge.resources import load, load_any
 from fhir_bridge.store import Stored, read, version
 from fhir_bridge.terms import JSON
+from fhir_bridge.write_rules import not_found
 from fhir_bridge.writing import Writer, Written
 
-__all__ = ["ResourceApi", "identity_of", "not_found"]
+__all__ = ["ResourceApi", "identity_of"]
 
 INLINE_OCTETS = 16 * 1024  # reading so little costs less than a thread
 JSON_PATCH = "application/json-patch+json"
@@ -153,11 +154,6 @@ def identity_of(request: Request, name: str = "id") -> UUID:
         return UUID(request.path_params[name])
     except ValueError:
         raise not_found() from None
-
-
-def not_found() -> FhirError:
-    """Return the error that says that there is nothing, or nothing of theirs."""
-    return FhirError(Reason.RESOURCE_NOT_FOUND, [Issue("not-found", "There is no such resource.")])
 
 
 def _present(request: Request, stored: Stored | None) -> Response:

@@ -39,7 +39,7 @@ from fhir_bridge.operation_definitions import (
 from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import ResourceApi, not_found
+from fhir_bridge.resource_api import ResourceApi
 from fhir_bridge.route_groups import RouteGroup
 from fhir_bridge.scopes import INTERACTIONS
 from fhir_bridge.scopes import OPERATIONS as OPERATION_SCOPES
@@ -48,6 +48,7 @@ from fhir_bridge.search_definitions import search_parameter
 from fhir_bridge.system_search import TYPE
 from fhir_bridge.terms import Terms
 from fhir_bridge.token_api import TokenApi
+from fhir_bridge.write_rules import not_found
 
 __all__ = ["BASE_PATH", "Routes"]
 

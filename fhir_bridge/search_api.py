@@ -24,12 +24,13 @@ from fhir_bridge.finding import Page, find
 from fhir_bridge.including import included
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import identity_of, not_found
+from fhir_bridge.resource_api import identity_of
 from fhir_bridge.search import Query, parse_query, within_patient
 from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.store import Stored
 from fhir_bridge.system_search import TYPE, find_in_types, parse_types, together, types_of
 from fhir_bridge.terms import JSON
+from fhir_bridge.write_rules import not_found
 
 __all__ = ["SearchApi"]
 

@@ -24,13 +24,14 @@ from fhir_bridge.exchange import resource_response, stored_response
 from fhir_bridge.indexing import local_id
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Deliveries
-from fhir_bridge.resource_api import identity_of, not_found
+from fhir_bridge.resource_api import identity_of
 from fhir_bridge.socket_tokens import LIFETIME, issue_token
 from fhir_bridge.sockets import SOCKET_PATH
 from fhir_bridge.store import Stored, read, replace
 from fhir_bridge.subscriptions import settled
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.trust import instant
+from fhir_bridge.write_rules import not_found
 
 __all__ = ["SubscriptionApi"]
 

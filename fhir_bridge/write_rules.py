@@ -23,7 +23,16 @@ from fhir_bridge.search import Query, parse_query
 from fhir_bridge.store import Stored
 from fhir_bridge.terms import JSON
 
-__all__ = ["condition_of", "fresh", "means_sending", "owner_of", "require_unsent", "stale"]
+__all__ = [
+    "condition_of",
+    "fresh",
+    "means_sending",
+    "not_found",
+    "owner_of",
+    "require_unsent",
+    "require_version",
+    "stale",
+]
 
 
 def means_sending(kind: ResourceType, resource: JSON, old: Stored | None = None) -> bool:
@@ -46,6 +55,17 @@ def require_unsent(kind: ResourceType, resource: JSON, old: Stored | None = None
         text = "A message is sent on its own or in a batch, not in a transaction."
         issue = Issue("not-supported", text, f"{kind.name}.status")
         raise FhirError(Reason.RESOURCE_UNSUPPORTED, [issue])
+
+
+def require_version(expected: int | None, *, demanded: bool) -> None:
+    """Return where the version that is to change is named, or need not be.
+
+    Raises:
+        FhirError: 428 (RFC6585 3); the operator demands it, as FHIR's "versioned-update" says.
+    """
+    if demanded and expected is None:
+        issue = Issue("required", "Name the version that is to change in If-Match.")
+        raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=428)
 
 
 def condition_of(kind: ResourceType, condition: Sequence[tuple[str, str]] | None) -> Query | None:
@@ -86,6 +106,11 @@ def fresh(stored: Stored | None) -> Stored:
     if stored is None:
         raise stale()
     return stored
+
+
+def not_found() -> FhirError:
+    """Return the error that says that there is nothing, or nothing of theirs."""
+    return FhirError(Reason.RESOURCE_NOT_FOUND, [Issue("not-found", "There is no such resource.")])
 
 
 def stale() -> FhirError:

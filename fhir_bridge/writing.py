@@ -47,8 +47,10 @@ from fhir_bridge.write_rules import (
     condition_of,
     fresh,
     means_sending,
+    not_found,
     owner_of,
     require_unsent,
+    require_version,
     stale,
 )
 
@@ -277,11 +279,10 @@ class Writer:
         old = await self._present(kind, identity, client, expected, deleted=True)
         if not old.deleted:
             require_deletable(old.resource(), message=old.message is not None)
-        now = self._clock()
 
         def work(connection: sa.Connection) -> None:
             if not old.deleted:
-                fresh(store.remove(connection, old, now=now))
+                fresh(store.remove(connection, old, now=self._clock()))
 
         return work
 
@@ -328,17 +329,13 @@ class Writer:
         *,
         deleted: bool = False,
     ) -> Stored:
-        if expected is None and self._require_if_match:
-            # RFC6585 3, and FHIR's "versioned-update": where the operator demands it.
-            issue = Issue("required", "Name the version that is to change in If-Match.")
-            raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=428)
+        require_version(expected, demanded=self._require_if_match)
         old = await self._database.read(lambda c: store.read(c, kind.name, identity, client.owners))
         if old is None:
-            issue = Issue("not-found", "There is no such resource.")
-            raise FhirError(Reason.RESOURCE_NOT_FOUND, [issue])
+            raise not_found()
         if old.deleted and not deleted:
-            issue = Issue("deleted", "The resource was deleted.")
-            raise FhirError(Reason.RESOURCE_NOT_FOUND, [issue], status=410)
+            gone = [Issue("deleted", "The resource was deleted.")]
+            raise FhirError(Reason.RESOURCE_NOT_FOUND, gone, status=410)
         if expected is not None and expected != old.version:
             raise stale()
         return old
