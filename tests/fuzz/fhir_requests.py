@@ -226,7 +226,18 @@ def _below(chance: random.Random, known: list[str]) -> str:
 
 def _elsewhere(chance: random.Random, _: list[str]) -> str:
     return chance.choice(
-        ["", "/", "/_history", "/metadata", "/$graphql", "/.well-known/x", "//", "/a/b/c/d/e"]
+        [
+            "",
+            "/",
+            "/_history",
+            "/metadata",
+            "/$graphql",
+            "/.well-known/x",
+            "//",
+            "/a/b/c/d/e",
+            "/_search",
+            "/SearchParameter/Communication-thread",
+        ]
     )
 
 
@@ -257,6 +268,8 @@ def _parameter(chance: random.Random, path: str) -> str:
         "_pretty",
         "_since",
         "query",
+        "_type",
+        f"_type={kind.name},{chance.choice(list(TYPES))}&{chance.choice(names)}",
     ]
     names += [
         f"_has:{kind.name}:{chance.choice(names)}:{chance.choice(names)}",
