@@ -225,7 +225,7 @@ async def of_subject(pair: Pair, mailbox: str, subject: str) -> dict[str, Any] |
         params={"recipient": f"mailto:{mailbox}", "direction": "inbound", "_count": "200"},
     )
     entries = [entry["resource"] for entry in answer.json().get("entry", [])]
-    named = [r for r in entries if r["topic"]["text"] == subject]
+    named = [r for r in entries if r.get("topic") == {"text": subject}]
     # Who was copied blindly stands last in To; what all see has one recipient.
     mine = [r for r in named if r["recipient"][-1]["identifier"]["value"].endswith(mailbox)]
     return mine[0] if mine else None
