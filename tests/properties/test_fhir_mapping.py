@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.address import parse_address
+from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.compose import Attachment, Letter, compose
 from fhir_bridge.headers import Mailbox, decode_words, mailboxes, parameters
 from fhir_bridge.inbound import InboundView, view
 from fhir_bridge.mime import decoder, index
 from fhir_bridge.outcome import FhirError
-from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.resources import check, dump, load
 from fhir_bridge.terms import Terms
 from fhir_bridge.trust import Trust
