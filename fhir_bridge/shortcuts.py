@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -32,6 +33,7 @@ class Bounds:
     window: int
 
 
+OWNERS: Final = 8  # so many are looked through one by one
 MEASURED: Final = Bounds(narrow=2000, window=3000)
 
 
@@ -86,9 +88,16 @@ def quick_rows(
         count = connection.execute(sa.select(sa.func.count()).select_from(few)).scalar_one()
         if count < bounds.narrow:
             return _of_few(connection, ids, lookup, order, wanted)
-    if lookups and order.indexed and len(wanted.owners) == 1:
-        return _from_the_start(connection, lookups[0], order, wanted, bounds.window)
-    return None
+    alike = len(wanted.owners) == 1 or (len(order.keys) == 2 and len(wanted.owners) <= OWNERS)
+    if not lookups or not order.indexed or not alike:
+        return None
+    parts = []
+    for owner in wanted.owners:
+        part = _from_the_start(connection, lookups[0], order, wanted, owner, bounds.window)
+        if part is None:
+            return None
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else _merged(parts, order, wanted.limit)
 
 
 def _of_few(
@@ -115,10 +124,15 @@ def _of_few(
 
 
 def _from_the_start(
-    connection: sa.Connection, lookup: Lookup, order: Order, wanted: Wanted, window: int
+    connection: sa.Connection,
+    lookup: Lookup,
+    order: Order,
+    wanted: Wanted,
+    owner: str,
+    window: int,
 ) -> Rows | None:
     """Look for matches in order, among the first `window`; None where they do not fill the page."""
-    (first, descending), owner = order.keys[0], wanted.owners[0]
+    first, descending = order.keys[0]
     key = first.element
     of_owner = [fhir_resource.c.type == wanted.kind, fhir_resource.c.owner == owner]
     if order.start is not None:
@@ -140,6 +154,15 @@ def _from_the_start(
     )
     rows = connection.execute(found).all()
     return rows if bound is None or len(rows) == wanted.limit else None
+
+
+def _merged(parts: Sequence[Rows], order: Order, limit: int) -> Rows:
+    """Return the first rows of several owners, each in the order of one number and the id."""
+    rows = [row for part in parts for row in part]
+    (_, first_descends), (_, id_descends) = order.keys
+    rows.sort(key=attrgetter("id"), reverse=id_descends)
+    rows.sort(key=attrgetter("key0"), reverse=first_descends)
+    return rows[:limit]
 
 
 def _by(columns: Sequence[sa.ColumnElement[Any]], order: Order) -> list[sa.ColumnElement[Any]]:
