@@ -122,7 +122,7 @@ def provenance(
         ],
         "entity": [{"role": "source", "what": {"reference": f"Binary/{raw}"}}],
     }
-    if trust.bundle:
+    if trust.bundle and "://" in trust.bundle:
         found["policy"] = [trust.bundle]
     return found
 

@@ -26,7 +26,7 @@ class Trust:
     binding: str | None  # "address-bound" or "domain-bound"
     organization: str | None  # the certificate's O
     anchor: str | None
-    bundle: str | None
+    bundle: str | None  # its URL, or its name where it came from a file
     algorithms: str | None
     checked: datetime
 

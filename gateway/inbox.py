@@ -27,7 +27,7 @@ from fhir_bridge.inbound import InboundView, view
 from fhir_bridge.terms import Terms
 from fhir_bridge.trust import Trust as TrustShown
 from gateway import audit, messages, queue
-from gateway.judgement import Judgement, Opened
+from gateway.judgement import Opened
 from gateway.locks import lock
 from gateway.messages import Direction, MessageState
 from gateway.places import Place
@@ -35,6 +35,7 @@ from gateway.ports import StoredBody
 from gateway.queue import NewJob
 from gateway.tables import body, message, recipient
 from gateway.tracking import State
+from trust_bundles.decision import Verdict
 
 __all__ = ["Arrival", "Copy", "Entry", "Inbox", "Places", "store", "trust_shown"]
 
@@ -170,10 +171,9 @@ def _put(
 
 
 def trust_shown(
-    opened: Opened, judgement: Judgement, reader: DirectAddress, now: datetime
+    opened: Opened, verdict: Verdict | None, bundle: str | None, now: datetime
 ) -> TrustShown:
-    """Return what `reader` is told about the signer: why it trusts it, not why others do."""
-    verdict = judgement.deciding_for(reader)
+    """Return what a reader is told about the signer; `verdict` is what decided for this one."""
     algorithms = opened.unsealed.algorithms
     return TrustShown(
         status="trusted",
@@ -181,7 +181,7 @@ def trust_shown(
         binding=verdict.binding.value if verdict and verdict.binding else None,
         organization=_organization(verdict.certificate) if verdict else None,
         anchor=sha256_of(verdict.anchor).hex() if verdict and verdict.anchor else None,
-        bundle=None,
+        bundle=bundle,
         algorithms=f"{algorithms.signature} {algorithms.digest} {algorithms.content_encryption}",
         checked=now,
     )

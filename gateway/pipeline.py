@@ -202,7 +202,11 @@ class Pipeline:
         content = await self._keep(task, inner)  # (io)
         entries = []
         for mailbox in judgement.accepted:
-            trust = trust_shown(opened, judgement, mailbox, now)
+            # Why this one trusts the signer, not why others do.
+            verdict = judgement.deciding_for(mailbox)
+            anchor = verdict.anchor if verdict else None
+            bundle = await self._trust.bundle_of(anchor, mailbox, now) if anchor else None  # (io)
+            trust = trust_shown(opened, verdict, bundle, now)
             arrival = Arrival(message.id, content, facts.message_id, trust, message.received_at)
             entries.append(await self._inbox.entry(arrival, inner, mailbox))  # (io)
         answers = [

@@ -13,8 +13,11 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from cryptography import x509
+
 from certs.address import DirectAddress
 from certs.evidence import Evidence
+from certs.issuers import sha256_of
 from certs.policy import CertificatePolicy, loosest
 from certs.ports import Database
 from gateway.judgement import Judgement, judge
@@ -24,7 +27,7 @@ from gateway.revocation_watch import RevocationWatch
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, decide
 from trust_bundles.policy import Direction, Purpose
-from trust_bundles.sets import AnchorSets
+from trust_bundles.sets import AnchorSets, bundle_of
 from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Trust"]
@@ -96,6 +99,15 @@ class Trust:
         """Return what the domain of each recipient demands now."""
         return await self._database.read(
             lambda c: {r: self._policies.policy_for(c, r.domain) for r in recipients}
+        )
+
+    async def bundle_of(
+        self, anchor: x509.Certificate, owner: DirectAddress, now: datetime
+    ) -> str | None:
+        """Return by which bundle, if by any, `owner` believes those whom `anchor` vouches for."""
+        sha256 = sha256_of(anchor).hex()
+        return await self._database.read(
+            lambda c: bundle_of(c, sha256, owner, Direction.INCOMING, now)
         )
 
     async def signer(

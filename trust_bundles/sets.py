@@ -24,7 +24,7 @@ from trust_bundles.anchors import Anchors
 from trust_bundles.policy import Direction
 from trust_bundles.tables import anchor, bundle, bundle_anchor, bundle_use
 
-__all__ = ["AnchorSets", "anchors_for", "sources_of"]
+__all__ = ["AnchorSets", "anchors_for", "bundle_of", "sources_of"]
 
 SETS: Final = 256  # kept
 
@@ -102,6 +102,35 @@ def sources_of(
     own = connection.execute(single, values).scalars()
     owners: list[tuple[str, str | None]] = [(owner, None) for owner in own]
     return [*owners, *((row.owner, row.bundle) for row in connection.execute(bundled, values))]
+
+
+def bundle_of(
+    connection: sa.Connection,
+    sha256: str,
+    address: DirectAddress,
+    direction: Direction,
+    now: datetime,
+) -> str | None:
+    """Return by which bundle `address` has this anchor: its URL, or its name where it has none.
+
+    None: by no bundle. Of several it is the first by name.
+    """
+    values = {**_values(address, now), "the_anchor": sha256}
+    found = connection.execute(_holding(direction), values).first()
+    return None if found is None else found.url or found.name
+
+
+@cache
+def _holding(direction: Direction) -> sa.Select[Any]:
+    return (
+        sa.select(bundle.c.name, bundle.c.url)
+        .select_from(bundle_use)
+        .join(bundle, bundle.c.name == bundle_use.c.bundle)
+        .join(bundle_anchor, bundle_anchor.c.bundle == bundle.c.name)
+        .where(_attached(direction), bundle_anchor.c.sha256 == sa.bindparam("the_anchor"))
+        .order_by(bundle.c.name)
+        .limit(1)
+    )
 
 
 @cache

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +39,9 @@ from tests.helpers.agent import (
     seal,
 )
 from tests.helpers.pki import NOW, Ca
+from tests.helpers.trust import install_bundle
 from trust_bundles import store
+from trust_bundles.bundles import attach
 from trust_bundles.policies import remove_policy, set_policy
 from trust_bundles.policy import Direction as Way
 
@@ -282,6 +285,20 @@ async def test_trusted_message_is_in_the_inbox_and_answered_by_processed_only(
     assert b"Final-Recipient: rfc822;%s\r\n" % str(RIVERA).encode() in processed
     assert b"Original-Message-ID: %s\r\n" % ABOUT.encode() in processed
     assert b"X-DIRECT-FINAL-DESTINATION-DELIVERY" not in processed
+
+
+async def test_recipient_is_told_by_which_bundle_the_signer_is_trusted(agent: Agent) -> None:
+    """fhir.md 3.3: the extension `direct-trust`."""
+    await install_bundle(agent.database, "atab", [peer_ca().certificate])
+    await agent.database.write(lambda c: attach(c, "atab", RIVERA.domain, [Way.INCOMING], NOW))
+    message = await agent.receive(incoming(), RIVERA)
+    await agent.run("incoming")
+    [body] = (await agent.inbox(message)).values()
+    communication = json.loads(body)
+    [trust] = [e for e in communication["extension"] if e["url"].endswith("/direct-trust")]
+    told = {part["url"]: part.get("valueString") for part in trust["extension"]}
+    assert told["anchor"] == sha256_of(peer_ca().certificate).hex()
+    assert told["bundle"] == "atab"
 
 
 async def test_processed_notice_goes_out_as_a_direct_message(agent: Agent) -> None:

@@ -10,9 +10,9 @@ from certs.ports import Database
 from tests.helpers.pki import Ca
 from tests.helpers.trust import ADDRESS, BOTH, COLLEAGUE, NOW, ONE, TWO, add, install_bundle
 from trust_bundles.anchors import Anchors
-from trust_bundles.bundles import attach, detach, enable_bundle
+from trust_bundles.bundles import Settings, attach, change_bundle, detach, enable_bundle
 from trust_bundles.policy import Direction, Period
-from trust_bundles.sets import SETS, AnchorSets, anchors_for, sources_of
+from trust_bundles.sets import SETS, AnchorSets, anchors_for, bundle_of, sources_of
 from trust_bundles.store import change_anchor, forget_owner, list_anchors
 
 DAY = timedelta(days=1)
@@ -103,6 +103,27 @@ async def test_where_an_anchor_comes_from_is_told(sqlite_database: Database) -> 
         lambda c: sources_of(c, sha256_of(ONE).hex(), ADDRESS, Direction.OUTGOING, NOW)
     )
     assert list(sources) == [(ADDRESS.key, None), (ADDRESS.domain, "one")]
+
+
+async def test_the_bundle_that_an_anchor_is_trusted_by_is_told(database: Database) -> None:
+    sha256 = sha256_of(ONE).hex()
+
+    async def told(way: Direction = Direction.INCOMING) -> str | None:
+        return await database.read(lambda c: bundle_of(c, sha256, ADDRESS, way, NOW))
+
+    await add(database, ONE, ADDRESS.domain)
+    assert await told() is None
+    await install_bundle(database, "two", [ONE, TWO])
+    await install_bundle(database, "one", [ONE])
+    await database.write(lambda c: attach(c, "two", ADDRESS.domain, [Direction.INCOMING], NOW))
+    assert await told() == "two"
+    assert await told(Direction.OUTGOING) is None
+    await database.write(lambda c: attach(c, "one", str(ADDRESS), BOTH, NOW))
+    published = Settings(url="https://bundles.example/one.p7b")
+    await database.write(lambda c: change_bundle(c, "one", published, NOW))
+    assert await told() == "https://bundles.example/one.p7b"
+    await database.write(lambda c: enable_bundle(c, "one", enabled=False))
+    assert await told() == "two"
 
 
 async def test_owner_that_is_forgotten_leaves_nothing(sqlite_database: Database) -> None:
