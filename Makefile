@@ -32,7 +32,7 @@ fuzz: $(VENV)/installed-test
 fuzz-fhir: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz.fhir_requests 10000
 
-# Breaks a served gateway at 200 places; a quarter of an hour.
+# Breaks a served gateway at 240 places; a quarter of an hour.
 crash: $(VENV)/installed-test
 	tests/install.sh
 	$(BIN)/python -m tests.helpers.gateway_sweep

@@ -1,7 +1,8 @@
 """Break a served gateway while it accepts, processes, delivers and notifies, and look what is left.
 
 `python -m tests.helpers.gateway_sweep [FAULTS]` (`make crash`) breaks it at FAULTS places, default
-200, and prints the table. strace attaches to the real `direct-gateway serve` and kills it, or lets
+240, and prints the table. Messages share commits, so that the last syncs counted beforehand do not
+come in every round: a fifth of those faults finds nothing to strike. strace attaches to the real `direct-gateway serve` and kills it, or lets
 a call fail, at the Nth call of a thread, while its neighbours send mail. Then it is started again:
 every message that it acknowledged must come to one end, be told once, and lie in the inbox once.
 
@@ -256,4 +257,4 @@ def _tell(outcome: Broken) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(int(sys.argv[1]) if sys.argv[1:] else 200)))
+    sys.exit(asyncio.run(main(int(sys.argv[1]) if sys.argv[1:] else 240)))
