@@ -2,9 +2,10 @@
 
 `python -m tests.helpers.gateway_sweep [FAULTS]` (`make crash`) breaks it at FAULTS places, default
 240, and prints the table. Messages share commits, so that the last syncs counted beforehand do not
-come in every round: a fifth of those faults finds nothing to strike. strace attaches to the real `direct-gateway serve` and kills it, or lets
-a call fail, at the Nth call of a thread, while its neighbours send mail. Then it is started again:
-every message that it acknowledged must come to one end, be told once, and lie in the inbox once.
+come in every round: a fifth of those faults finds nothing to strike. strace attaches to the real
+`direct-gateway serve` and kills it, or lets a call fail, at the Nth call of a thread, while its
+neighbours send mail. Then it is started again: every message that it acknowledged must come to one
+end, be told once, and lie in the inbox once.
 
 What this cannot show is a power failure: the page cache outlives a killed process.
 """
