@@ -44,6 +44,7 @@ WORK_GRACE_S: Final = 3.0
 POLL_S: Final = 1.0
 LATE_POLL_S: Final = 5.0
 RETENTION_POLL_S: Final = 3600.0
+COLLECT_AFTER: Final = 700  # objects made: Python's own default
 
 _log = structlog.get_logger(__name__)
 
@@ -139,6 +140,8 @@ async def serve(config: Config, share: Share | None = None) -> None:
         # What is there now stays: no search for garbage need look at it again.
         gc.collect()
         gc.freeze()
+        # Large messages wait for what comes from here on, unlike what a verb makes as it starts.
+        gc.set_threshold(COLLECT_AFTER)
         await stopped.wait()
 
 

