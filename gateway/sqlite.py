@@ -42,6 +42,10 @@ BATCH_READS: Final = 8
 READERS: Final = 4
 WAL_OCTETS: Final = 64 * 1024 * 1024
 
+# What a savepoint may have to take back: SQLite keeps 64 KiB of it in memory and the rest in a file
+# in /var/tmp, in clear. A received message touches some hundred pages, each written there first.
+_SAVEPOINTS: Final = "temp_store=MEMORY"
+
 # SQLite's documentation, pragma synchronous: in WAL mode only FULL syncs at every commit; NORMAL
 # may lose what was committed when the power fails, which we would have acknowledged. The log is as
 # long as its longest moment was, unless it is cut at a checkpoint.
@@ -64,7 +68,7 @@ class SqliteEngine:
         # and -shm files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         wait = f"busy_timeout={lock_wait_s * 1000:.0f}"
-        writing = _engine(path, wait, "foreign_keys=ON")
+        writing = _engine(path, wait, "foreign_keys=ON", _SAVEPOINTS)
         statements = Statements(writing.dialect)
         self._writer = _Line(writing, "BEGIN IMMEDIATE", statements)
         migrating = _engine(path, wait, "foreign_keys=OFF")
