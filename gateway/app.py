@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import structlog
+import uvloop
 
 from certs.errors import DirectError
 from gateway import queue
@@ -44,6 +45,7 @@ WORK_GRACE_S: Final = 3.0
 POLL_S: Final = 1.0
 LATE_POLL_S: Final = 5.0
 RETENTION_POLL_S: Final = 3600.0
+BELIEVED: Final = timedelta(milliseconds=500)  # a change is in force within a second
 COLLECT_AFTER: Final = 700  # objects made: Python's own default
 
 _log = structlog.get_logger(__name__)
@@ -106,6 +108,7 @@ async def running(config: Config, share: Share | None = None) -> AsyncIterator[L
                 wake=worker.wake,
                 windows=config.windows,
                 peers=config.known_peers,
+                believed=BELIEVED,
             )
         )
         yield Listening(
@@ -120,11 +123,18 @@ async def running(config: Config, share: Share | None = None) -> AsyncIterator[L
         )
 
 
-async def serve(config: Config, share: Share | None = None) -> None:
+def serve(config: Config, share: Share | None = None) -> None:
     """Run the gateway until SIGTERM or SIGINT, then stop it gracefully.
 
     A `share` of one also ends when its parent has.
+
+    Raises:
+        DirectError: as `running`.
     """
+    uvloop.run(_serve(config, share))
+
+
+async def _serve(config: Config, share: Share | None) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

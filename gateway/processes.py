@@ -160,7 +160,7 @@ def _run(config: Config, share: Share) -> NoReturn:
     status = 1
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        asyncio.run(serve(config, share))
+        serve(config, share)
         status = 0
     except DirectError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -108,7 +108,7 @@ def serve(
         else:
             from gateway.app import serve as serve_gateway
 
-            asyncio.run(serve_gateway(loaded))
+            serve_gateway(loaded)
     except DirectError as error:
         fail(error)
 

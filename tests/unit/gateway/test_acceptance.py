@@ -344,3 +344,35 @@ async def test_who_may_send_no_more_is_refused_also_after_mail_from(agent: Agent
     await reception.check_sender(EDGE, RIVERA)
     await agent.database.write(lambda c: change_address(c, RIVERA, enabled=False))
     assert await refusal(agent, EDGE, mail(RIVERA, CHEN), RIVERA, CHEN) is Reason.SENDER_NOT_ALLOWED
+
+
+async def test_who_was_found_is_asked_for_again_when_a_moment_is_over(agent: Agent) -> None:
+    reception = SmtpReception(
+        database=agent.database,
+        bodies=agent.bodies,
+        clock=agent.clock,
+        wake=lambda: None,
+        believed=timedelta(seconds=0.5),
+    )
+    agent.reception = reception
+    await reception.check_sender(EDGE, RIVERA)
+    await reception.check_recipient(BACKBONE, DESK)
+    for address in (RIVERA, DESK):
+        await agent.database.write(partial(change_address, address=address, enabled=False))
+    await reception.check_sender(EDGE, RIVERA)
+    await reception.check_recipient(BACKBONE, DESK)
+    # Another user, and another side, have not been found.
+    other = replace(EDGE, user="other")
+    assert await reason_of(reception.check_sender(other, RIVERA)) is Reason.SENDER_NOT_ALLOWED
+    assert await reason_of(reception.check_recipient(EDGE, DESK)) is Reason.RECIPIENT_UNKNOWN
+    # Nothing is accepted for it, whatever was believed.
+    assert await refusal(agent, EDGE, mail(RIVERA, CHEN), RIVERA, CHEN) is Reason.SENDER_NOT_ALLOWED
+
+    agent.clock.now += timedelta(seconds=0.5)
+    assert await reason_of(reception.check_sender(EDGE, RIVERA)) is Reason.SENDER_NOT_ALLOWED
+    assert await reason_of(reception.check_recipient(BACKBONE, DESK)) is Reason.RECIPIENT_UNKNOWN
+    # A refusal is never remembered.
+    for address in (RIVERA, DESK):
+        await agent.database.write(partial(change_address, address=address, enabled=True))
+    await reception.check_sender(EDGE, RIVERA)
+    await reception.check_recipient(BACKBONE, DESK)
