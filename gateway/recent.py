@@ -23,7 +23,7 @@ class Recent:
         self._found: dict[Hashable, datetime] = {}
 
     def holds(self, fact: Hashable, now: datetime) -> bool:
-        """Say whether `fact` was found less than `lasts` ago; also not where the clock went back."""
+        """Say whether `fact` was found less than `lasts` ago, and not after `now`."""
         found = self._found.get(fact)
         return found is not None and timedelta(0) <= now - found < self._lasts
 
