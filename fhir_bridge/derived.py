@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+import pybase64
+
 from fhir_bridge.ccda import Code, Document, Patient
 from fhir_bridge.delivery import address_of, delivery_of
 from fhir_bridge.terms import JSON, URI_SYSTEM, Terms
@@ -36,6 +38,13 @@ _TRANSMITTER: Final = {
     "code": "transmitter",
 }
 _AGENT: Final = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+_SOURCE_SIGNATURE: Final = {
+    "system": "urn:iso-astm:E1762-95:2013",
+    "code": "1.2.840.10065.1.12.1.14",
+    "display": "Source Signature",
+}
+# Signature and a chain have some thousands; a larger one is stated, and not repeated here.
+SIGNATURE_OCTETS: Final = 64 * 1024
 
 
 def document_reference(
@@ -124,6 +133,23 @@ def provenance(
     }
     if trust.bundle and "://" in trust.bundle:
         found["policy"] = [trust.bundle]
+    if trust.signed_at is not None:
+        # FHIR demands the time of a signature: where its maker states none, none is made up.
+        when = found["occurredDateTime"] = instant(trust.signed_at)
+        found["signature"] = [_signature(when, who, _hisp(sender, trust), trust)]
+    return found
+
+
+def _signature(when: str, sender: JSON, organization: JSON, trust: Trust) -> JSON:
+    """Return who signed, and the signature itself, by which that can be verified again."""
+    found: JSON = {"type": [_SOURCE_SIGNATURE], "when": when}
+    if trust.binding == "domain-bound":
+        found |= {"who": organization, "onBehalfOf": sender}
+    else:
+        found["who"] = sender
+    found |= {"targetFormat": "message/rfc822", "sigFormat": "application/pkcs7-signature"}
+    if trust.signature is not None and len(trust.signature) <= SIGNATURE_OCTETS:
+        found["data"] = pybase64.b64encode(trust.signature).decode()
     return found
 
 

@@ -29,6 +29,8 @@ class Trust:
     bundle: str | None  # its URL, or its name where it came from a file
     algorithms: str | None
     checked: datetime
+    signed_at: datetime | None = None  # as the signer states it
+    signature: bytes | None = None  # the CMS object, where it is apart from what it is over
 
 
 def instant(moment: datetime) -> str:

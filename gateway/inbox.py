@@ -174,7 +174,10 @@ def trust_shown(
     opened: Opened, verdict: Verdict | None, bundle: str | None, now: datetime
 ) -> TrustShown:
     """Return what a reader is told about the signer; `verdict` is what decided for this one."""
-    algorithms = opened.unsealed.algorithms
+    unsealed, algorithms = opened.unsealed, opened.unsealed.algorithms
+    times = (
+        s.signing_time for s in unsealed.signers if verdict and s.certificate == verdict.certificate
+    )
     return TrustShown(
         status="trusted",
         signer=sha256_of(verdict.certificate).hex() if verdict else None,
@@ -184,6 +187,8 @@ def trust_shown(
         bundle=bundle,
         algorithms=f"{algorithms.signature} {algorithms.digest} {algorithms.content_encryption}",
         checked=now,
+        signed_at=next(times, None),
+        signature=unsealed.signature,
     )
 
 

@@ -126,9 +126,10 @@ class Opening:
             fields = parse_header(window.header())
             kind = media_type(fields)
         if kind.name == "multipart/signed":
-            entity, data = self._detached(window, kind, outer)
+            entity, data, signature = self._detached(window, kind, outer)
         elif kind.name in _PKCS7_MIME:
             entity, data = self._opaque(window, fields, outer)
+            signature = None
         elif kind.name.startswith("multipart/"):
             raise _not_secured("the signature does not cover the whole message")
         else:
@@ -136,11 +137,13 @@ class Opening:
         certificates, signers = data.finish()
         entity.finish()
         result = self._judge(entity, certificates, signers, decryption)
-        return replace(result, stapled=data.stapled) if isinstance(result, Unsealed) else result
+        if not isinstance(result, Unsealed):
+            return result
+        return replace(result, stapled=data.stapled, signature=signature)
 
     def _detached(
         self, window: Window, kind: MediaType, outer: tuple[Field, ...]
-    ) -> tuple[SignedEntity, SignedData]:
+    ) -> tuple[SignedEntity, SignedData, bytes]:
         boundary = kind.parameters.get("boundary", "").encode("latin-1")
         if not 1 <= len(boundary) <= _BOUNDARY_OCTETS:
             raise malformed("the boundary of the signed message is missing or too long")
@@ -160,7 +163,7 @@ class Opening:
         data = SignedData([signature])
         if data.enclosed:
             raise malformed("a detached signature encloses content")
-        return entity, data
+        return entity, data, signature
 
     def _opaque(
         self, window: Window, fields: tuple[Field, ...], outer: tuple[Field, ...]
@@ -212,7 +215,13 @@ class Opening:
             return entity.problem
         return Unsealed(
             signers=tuple(
-                VerifiedSigner(v.certificate, v.digest.value, v.signature.value, v.capabilities)
+                VerifiedSigner(
+                    v.certificate,
+                    v.digest.value,
+                    v.signature.value,
+                    v.capabilities,
+                    v.signing_time,
+                )
                 for v in verified
             ),
             certificates=certificates,

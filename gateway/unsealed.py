@@ -9,6 +9,7 @@ Standards:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from cryptography import x509
 
@@ -32,13 +33,15 @@ class Algorithms:
 class VerifiedSigner:
     """A signer whose signature verified. Nothing is said of who it is.
 
-    `capabilities` are the content encryptions that it says it can decrypt (RFC8551 2.5.2).
+    `capabilities` are the content encryptions that it says it can decrypt (RFC8551 2.5.2),
+    `signing_time` is when it says it signed.
     """
 
     certificate: x509.Certificate
     digest: str
     signature: str
     capabilities: frozenset[ContentEncryption] = frozenset()
+    signing_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Unsealed:
     `recipient` is our certificate whose key opened it. `size` is the inner message's, in octets.
     `compressed`: it was so between encryption and signature. `tolerated` names what was not quite
     by the book. `stapled` are revocation answers that came with the signature, for whoever judges
-    it.
+    it. `signature` is the CMS object as it came, where it does not enclose the message.
     """
 
     signers: tuple[VerifiedSigner, ...]
@@ -60,6 +63,7 @@ class Unsealed:
     compressed: bool = False
     tolerated: tuple[str, ...] = ()
     stapled: Revocation = field(default_factory=Revocation)
+    signature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

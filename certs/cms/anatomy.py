@@ -23,7 +23,6 @@ from asn1crypto import core as asn1_core
 from cryptography import x509
 
 from certs.cms import der
-from certs.cms.attributes import ATTRIBUTES
 from certs.cms.ber import Element, Octets, Reader, children
 from certs.cms.names import named
 from certs.cms.recipients import RECIPIENTS, Ours, key_agreement_name
@@ -57,7 +56,6 @@ _AGREEMENTS: Final = {
     "1.2.840.113549.1.9.16.3.21": "ecdh-hkdf-sha512",
 }
 _UNKNOWN: Final = "unreadable"
-_SIGNING_TIME: Final = der.oid("1.2.840.113549.1.9.5")
 
 _OID_OCTETS: Final = 64
 _ALGORITHM_OCTETS: Final = 1024
@@ -134,7 +132,7 @@ def signer_in(signer: Signer) -> SignerAnatomy:
         name=_name(signer.identifier),
         digest=_called(signer.digest_algorithm.oid, asn1_algos.DigestAlgorithmId),
         signature=_called(signer.signature_algorithm.oid, asn1_algos.SignedDigestAlgorithmId),
-        signing_time=_signing_time(signer.attributes.element),
+        signing_time=signer.attributes.signing_time,
         capabilities=tuple(sorted(c.value for c in signer.attributes.capabilities)),
     )
 
@@ -203,13 +201,3 @@ def _called(oid: bytes, names: type[asn1_core.ObjectIdentifier]) -> str:
         name = str(names.load(oid).native)
         return {"tripledes_3key": "des-ede3-cbc"}.get(name, name.replace("_", "-"))
     return _UNKNOWN
-
-
-def _signing_time(attributes: Element) -> datetime | None:
-    for attribute in children(attributes.content, limit=ATTRIBUTES):
-        kind, values = children(attribute.content, limit=2)  # as `parse_attributes` found them
-        if kind.encoded == _SIGNING_TIME:
-            with suppress(*_UNREADABLE):
-                moment = asn1_cms.Time.load(values.content).native
-                return moment if isinstance(moment, datetime) else None
-    return None

@@ -10,9 +10,10 @@ Standards:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -39,6 +40,10 @@ _SIGNING_CERTIFICATE_V2: Final = der.oid("1.2.840.113549.1.9.16.2.47")
 ATTRIBUTES: Final = 32
 CAPABILITIES: Final = 256
 _USUAL_CAPABILITIES_OCTETS: Final = 512
+_TIME: Final = {
+    der.UTC_TIME: re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z"),
+    der.GENERALIZED_TIME: re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z"),
+}
 
 # RFC8551 2.5.2: what we can decrypt, the preferred first.
 _OFFERED: Final = (
@@ -58,6 +63,7 @@ class SignedAttributes:
     certificate_digest: tuple[Digest, bytes] | None
     capabilities: frozenset[ContentEncryption]
     element: Element
+    signing_time: datetime | None
 
     def encodings(self) -> Iterator[bytes]:
         """Yield the octets that the signature may be over."""
@@ -121,6 +127,7 @@ def parse_attributes(element: Element) -> SignedAttributes:
         certificate_digest=_certificate_digest(found),
         capabilities=_capabilities(found.get(_CAPABILITIES)),
         element=element,
+        signing_time=_time(moment),
     )
 
 
@@ -158,6 +165,20 @@ def _certificate_digest(found: Mapping[bytes, Element]) -> tuple[Digest, bytes] 
     if len(fields) < 2:
         raise _invalid("the signing certificate attribute does not parse")
     return known_digest(fields[0]), octets(fields[1])
+
+
+def _time(value: Element | None) -> datetime | None:
+    # RFC5652 11.3: in UTC, with seconds and without a fraction. It is a claim, for people to read:
+    # nothing is decided by it, and what does not parse is passed over.
+    if value is None or (match := _TIME[value.tag].fullmatch(value.content)) is None:
+        return None
+    year, month, day, hour, minute, second = map(int, match.groups())
+    if value.tag == der.UTC_TIME:
+        year += 1900 if year >= 50 else 2000  # RFC5280 4.1.2.5.1
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _capabilities(value: Element | None) -> frozenset[ContentEncryption]:

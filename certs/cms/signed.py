@@ -77,12 +77,16 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A signature that verified: who made it, how, and what it says its maker can decrypt."""
+    """A signature that verified: who made it, how, and what it says its maker can decrypt.
+
+    `signing_time` is when it was made, by its maker's word.
+    """
 
     certificate: x509.Certificate
     digest: Digest
     signature: Signature
     capabilities: frozenset[ContentEncryption]
+    signing_time: datetime | None
 
 
 def digests_for(signers: Sequence[Identity], wanted: Digest) -> dict[Digest, None]:
@@ -183,7 +187,11 @@ class Signer:
             for encoding in self.attributes.encodings():
                 if scheme.verifies(certificate, self.signature, encoding):
                     return Verified(
-                        certificate, scheme.digest, scheme.kind, self.attributes.capabilities
+                        certificate,
+                        scheme.digest,
+                        scheme.kind,
+                        self.attributes.capabilities,
+                        self.attributes.signing_time,
                     )
         raise _invalid("the signature is not the signer's")
 

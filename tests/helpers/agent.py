@@ -7,13 +7,14 @@ SMTP servers. Time stands still until a test moves it. `Agent.run` works off the
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -361,6 +362,14 @@ class Agent:
         )
         rows = await self.database.read(lambda c: c.execute(query).all())
         return {row.owner: row.body for row in rows}
+
+    async def resources(self, kind: str, mailbox: DirectAddress) -> list[dict[str, Any]]:
+        """The FHIR resources of one type that belong to a mailbox."""
+        query = sa.select(fhir_resource.c.body).where(
+            fhir_resource.c.owner == mailbox.key, fhir_resource.c.type == kind
+        )
+        bodies = await self.database.read(lambda c: c.execute(query).scalars().all())
+        return [json.loads(body) for body in bodies]
 
     async def put(self, content: bytes, *recipients: DirectAddress) -> UUID:
         """Queue a message of our user's that the reception has not judged."""

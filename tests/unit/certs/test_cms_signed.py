@@ -106,6 +106,48 @@ def test_capabilities_that_do_not_parse_are_none(value: bytes) -> None:
     assert signer.capabilities == frozenset()
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(
+            der.tlv(der.UTC_TIME, b"500102120000Z"),
+            datetime(1950, 1, 2, 12, 0, tzinfo=UTC),
+            id="utc-last-century",
+        ),
+        pytest.param(
+            der.tlv(der.UTC_TIME, b"491231235959Z"),
+            datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC),
+            id="utc-this-century",
+        ),
+        pytest.param(
+            der.tlv(der.GENERALIZED_TIME, b"20500102120000Z"),
+            datetime(2050, 1, 2, 12, 0, tzinfo=UTC),
+            id="generalized",
+        ),
+        pytest.param(der.tlv(der.UTC_TIME, b"261302120000Z"), None, id="no-such-month"),
+        pytest.param(der.tlv(der.UTC_TIME, b"2601021200Z"), None, id="without-seconds"),
+        pytest.param(der.tlv(der.UTC_TIME, b"260102120000+0100"), None, id="with-an-offset"),
+        pytest.param(der.tlv(der.GENERALIZED_TIME, b"20260102120000.5Z"), None, id="fraction"),
+        pytest.param(der.tlv(der.GENERALIZED_TIME, b"00000102120000Z"), None, id="year-nought"),
+        pytest.param(der.tlv(der.UTC_TIME, b"\xb2601021200000Z"), None, id="not-ascii"),
+        pytest.param(der.tlv(der.UTC_TIME, b""), None, id="empty"),
+    ],
+)
+def test_the_time_that_a_signer_states_is_read_or_passed_over(
+    value: bytes, expected: datetime | None
+) -> None:
+    moment = cms.attribute(der.oid("1.2.840.113549.1.9.5"), value)
+    info = cms.signer_info(ALICE, CONTENT, attributes=sorted([TYPE, DIGEST, moment]))
+    (signer,) = verified(cms.signed_data([info], [ALICE.certificate]))
+    assert signer.signing_time == expected
+
+
+def test_a_signer_need_not_state_a_time() -> None:
+    info = cms.signer_info(ALICE, CONTENT, attributes=sorted([TYPE, DIGEST]))
+    (signer,) = verified(cms.signed_data([info], [ALICE.certificate]))
+    assert signer.signing_time is None
+
+
 def test_pss_is_written_with_all_its_parameters() -> None:
     info = asn1.ContentInfo.load(signed(ALICE, wanted=Digest.SHA384, pss=True))
     algorithm = info["content"]["signer_infos"][0]["signature_algorithm"]

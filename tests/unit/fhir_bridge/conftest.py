@@ -9,7 +9,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
@@ -48,6 +48,8 @@ TRUST = Trust(
     bundle=None,
     algorithms="sha256, aes256-cbc",
     checked=NOW,
+    signed_at=NOW - timedelta(minutes=1),
+    signature=b"the CMS",
 )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,12 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from certs.errors import Reason
 from fhir_bridge.ccda import read_document
-from fhir_bridge.terms import extension_value
-from tests.unit.fhir_bridge.conftest import BEN, TERMS, World, communication
+from fhir_bridge.derived import SIGNATURE_OCTETS
+from fhir_bridge.terms import extension_value, mailto_identifier
+from fhir_bridge.trust import Trust
+from tests.unit.fhir_bridge.conftest import BEN, TERMS, TRUST, World, communication
 from tests.unit.fhir_bridge.test_communication_api import CARA, to
+from tests.unit.fhir_bridge.test_inbound import seen
 
 HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <ClinicalDocument xmlns="urn:hl7-org:v3">
@@ -151,6 +155,56 @@ async def test_the_trust_in_a_message_is_on_record(world: World) -> None:
     assert raw.content == mail(ccda())
     put = await world.http.put(f"/Provenance/{evidence['id']}", json=evidence)
     assert put.status_code == 405
+
+
+def provenance(trust: Trust) -> dict[str, Any]:
+    found = seen(mail(), trust=trust).provenance
+    assert found is not None
+    get_fhir_model_class("Provenance").model_validate(found)
+    return found
+
+
+def test_the_signature_is_that_of_the_sender_where_the_certificate_is_theirs() -> None:
+    found = provenance(replace(TRUST, binding="address-bound"))
+    assert found["occurredDateTime"] == "2026-01-02T11:59:00Z"
+    sender = {"identifier": mailto_identifier(BEN)}
+    assert found["signature"] == [
+        {
+            "type": [
+                {
+                    "system": "urn:iso-astm:E1762-95:2013",
+                    "code": "1.2.840.10065.1.12.1.14",
+                    "display": "Source Signature",
+                }
+            ],
+            "when": "2026-01-02T11:59:00Z",
+            "who": sender,
+            "targetFormat": "message/rfc822",
+            "sigFormat": "application/pkcs7-signature",
+            "data": base64.b64encode(b"the CMS").decode(),
+        }
+    ]
+
+
+def test_an_organization_signs_on_behalf_of_the_sender() -> None:
+    [signature] = provenance(TRUST)["signature"]
+    assert signature["who"] == {"type": "Organization", "display": "Lakeview Hospital"}
+    assert signature["onBehalfOf"]["identifier"] == mailto_identifier(BEN)
+
+
+def test_a_time_of_signing_that_is_not_stated_is_not_made_up() -> None:
+    found = provenance(replace(TRUST, signed_at=None))
+    assert not found.keys() & {"occurredDateTime", "signature"}
+
+
+@pytest.mark.parametrize(
+    "octets", [pytest.param(None, id="opaque"), pytest.param(bytes(SIGNATURE_OCTETS + 1), id="big")]
+)
+def test_a_signature_around_the_message_or_too_large_is_stated_only(octets: bytes | None) -> None:
+    [signature] = provenance(replace(TRUST, signature=octets))["signature"]
+    assert "data" not in signature
+    [whole] = provenance(replace(TRUST, signature=bytes(SIGNATURE_OCTETS)))["signature"]
+    assert len(base64.b64decode(whole["data"])) == SIGNATURE_OCTETS
 
 
 async def test_each_recipient_has_a_task(world: World) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +40,7 @@ from tests.helpers.agent import (
     peer_ca,
     seal,
 )
-from tests.helpers.pki import NOW, Ca
+from tests.helpers.pki import NOW, Ca, pem
 from tests.helpers.trust import install_bundle
 from trust_bundles import store
 from trust_bundles.bundles import attach
@@ -59,6 +61,19 @@ async def answers(agent: Agent) -> list[bytes]:
     made = await agent.listed(Direction.OUTGOING, Kind.MDN)
     bodies = [await agent.body(message.body_key) for message in made]
     return sorted(bodies, key=lambda body: b";processed" in body)
+
+
+def verified_by_openssl(folder: Path, signature: bytes, entity: bytes) -> bytes:
+    (folder / "p7s").write_bytes(signature)
+    (folder / "entity").write_bytes(entity)
+    (folder / "root").write_bytes(pem(peer_ca().certificate))
+    command = (
+        "openssl cms -verify -inform DER -in p7s -content entity -binary -out verified"
+        f" -CAfile root -purpose any -attime {NOW.timestamp():.0f}"
+    )
+    done = subprocess.run(command.split(), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "verified").read_bytes()
 
 
 # Outgoing
@@ -299,6 +314,19 @@ async def test_recipient_is_told_by_which_bundle_the_signer_is_trusted(agent: Ag
     told = {part["url"]: part.get("valueString") for part in trust["extension"]}
     assert told["anchor"] == sha256_of(peer_ca().certificate).hex()
     assert told["bundle"] == "atab"
+
+
+async def test_provenance_has_the_signature_that_was_verified(agent: Agent, tmp_path: Path) -> None:
+    """fhir.md 3.3: by its data and the message as it is served, anybody can verify it again."""
+    message = await agent.receive(incoming(), RIVERA)
+    await agent.run("incoming")
+    [provenance] = await agent.resources("Provenance", RIVERA)
+    [signature] = provenance["signature"]
+    assert provenance["occurredDateTime"] == signature["when"] == "2026-01-02T12:00:00Z"
+    assert signature["who"]["identifier"]["value"] == f"mailto:{CHEN}"
+    content = await agent.body((await agent.message(message)).content_key)
+    entity = b"Content-Type: message/rfc822\r\n\r\n" + content
+    assert verified_by_openssl(tmp_path, base64.b64decode(signature["data"]), entity) == entity
 
 
 async def test_processed_notice_goes_out_as_a_direct_message(agent: Agent) -> None:

@@ -134,6 +134,12 @@ def test_opaque_signatures(encoding: str) -> None:
         assert opened(cms.mime(data, kind, encoding)).content == MESSAGE
 
 
+def test_a_detached_signature_is_kept_as_it_came_and_an_opaque_one_is_not() -> None:
+    data = cms.signed_data([cms.signer_info(ALICE, ENTITY)], [ALICE.certificate])
+    assert opened(cms.multipart_signed(ENTITY, data)).unsealed.signature == data
+    assert opened(cms.opaque(ENTITY, ALICE)).unsealed.signature is None
+
+
 def test_opaque_signature_over_another_digest_than_announced() -> None:
     info = cms.signer_info(
         ALICE, ENTITY, digest=SHA512, algorithm=ECDSA_SHA512, hash_=hashes.SHA512()
