@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.parsers import expat
 
+from fhir_bridge.indexing import interval
+
 __all__ = ["Code", "Document", "Patient", "read_document"]
 
 HEADER_OCTETS_MAX: Final = 1024 * 1024
@@ -224,9 +226,11 @@ def _instant(value: str) -> str | None:
     if match is None or not (match[4] and match[7]):
         return None
     year, month, day, hour, minute, second, offset = match.groups()
-    return f"{year}-{month}-{day}T{hour}:{minute}:{second or '00'}{offset[:3]}:{offset[3:]}"
+    text = f"{year}-{month}-{day}T{hour}:{minute}:{second or '00'}{offset[:3]}:{offset[3:]}"
+    return text if interval(text) else None
 
 
 def _date(value: str) -> str | None:
     match = _TIME.fullmatch(value)
-    return "-".join(filter(None, match.groups()[:3])) if match else None
+    text = "-".join(filter(None, match.groups()[:3])) if match else ""
+    return text if interval(text) else None

@@ -31,7 +31,7 @@ def with_documents(
     """
     found: list[JSON] = []
     patients: list[JSON] = []
-    # fhir.md 3.3: what XDM says of the patient counts before what a C-CDA says.
+    # fhir.md 3.3: what XDM says of the patient counts before what a C-CDA says, and HL7 v2 last.
     for packaged in payloads.packages:
         described = [*_of_package(packaged, identity, patients, terms)]
         listed = submission_set(
@@ -53,6 +53,8 @@ def with_documents(
             )
         )
         _note(patient, patients)
+    for stated in payloads.patients:
+        _note(stated, patients)
     if found:
         about = [{"reference": f"{r['resourceType']}/{r['id']}"} for r in found]
         communication["about"] = about
@@ -69,8 +71,9 @@ def same_patient(one: JSON, other: JSON) -> bool:
     shared = [i for i in other.get("identifier", ()) if i.get("system") in systems]
     if shared and not any(systems[i["system"]] == i.get("value") for i in shared):
         return False
-    if any(one[k] != other[k] for k in ("birthDate", "gender") if k in one and k in other):
-        return False
+    for element in ("birthDate", "gender"):
+        if len({one.get(element), other.get(element)} - {None, "unknown"}) > 1:
+            return False
     names = [patient.get("name", [{}])[0] for patient in (one, other)]
     families = [str(name["family"]).casefold() for name in names if "family" in name]
     given = [str(name["given"][0]).casefold() for name in names if name.get("given")]

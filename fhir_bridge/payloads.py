@@ -21,6 +21,7 @@ from fhir_bridge.archive import is_archive
 from fhir_bridge.binary_rows import CONTROLS, TITLE_CHARACTERS, BinaryRow, clean, measure
 from fhir_bridge.ccda import Document, read_document
 from fhir_bridge.headers import decode_charset, parameters, parse_date
+from fhir_bridge.hl7v2 import is_hl7v2, patients_in
 from fhir_bridge.html_text import text_of_html
 from fhir_bridge.mime import Index, Part, decoded
 from fhir_bridge.packages import Packaged, packages_in
@@ -40,7 +41,8 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9!#$&^_.+:-]+")
 class Payloads:
     """`payload` elements, every Binary they point to, and that of the whole raw message.
 
-    `partial`: an XDM package among them could not be read, or not whole.
+    `patients` are those that HL7 v2 messages among them are about. `partial`: an XDM package among
+    them could not be read, or not whole.
     """
 
     payload: tuple[JSON, ...]
@@ -48,6 +50,7 @@ class Payloads:
     raw: BinaryRow
     documents: tuple[Attached, ...] = ()
     packages: tuple[Packaged, ...] = ()
+    patients: tuple[JSON, ...] = ()
     partial: bool = False
 
 
@@ -75,6 +78,7 @@ def payloads_of(
         raw=raw,
         documents=tuple(reader.documents),
         packages=tuple(reader.packages),
+        patients=tuple(reader.patients),
         partial=reader.partial,
     )
 
@@ -125,6 +129,7 @@ class _Reader:
         self.binaries: list[BinaryRow] = []
         self.documents: list[Attached] = []
         self.packages: list[Packaged] = []
+        self.patients: list[JSON] = []
         self.partial = False
         self.html: Part | None = None
         self.body_path: str | None = None
@@ -206,20 +211,29 @@ class _Reader:
         options = parameters(part.header("content-disposition") or "")[1]
         if created := parse_date(options.get("creation-date", "")):
             attachment["creation"] = created.isoformat(timespec="seconds")
-        if part.content_type.endswith("xml") or (title or "").lower().endswith(".xml"):
-            document = read_document(decoded(self.message, part))
-            if document is not None:
-                self.documents.append(Attached(part.path, document, attachment))
-        # XD-001: a package is known by what it is, whatever it is called.
-        elif is_archive(next(decoded(self.message, part), b"")):
-            found, whole = packages_in(self.message, part, row)
-            self.packages += found
-            self.binaries += [each for one in found for each in one.binaries.values()]
-            self.partial |= not whole
+        self.look_into(part, row, attachment)
         return {
             "extension": [self.mime_part(part, role, row.sha256)],
             "contentAttachment": attachment,
         }
+
+    def look_into(self, part: Part, row: BinaryRow, attachment: JSON) -> None:
+        """Learn what a part says of documents and patients."""
+        title = attachment.get("title", "").lower()
+        if part.content_type.endswith("xml") or title.endswith(".xml"):
+            document = read_document(decoded(self.message, part))
+            if document is not None:
+                self.documents.append(Attached(part.path, document, attachment))
+            return
+        # XD-001: a package is known by what it is, whatever it is called; so is HL7 v2.
+        start = next(decoded(self.message, part), b"")
+        if is_archive(start):
+            found, whole = packages_in(self.message, part, row)
+            self.packages += found
+            self.binaries += [each for one in found for each in one.binaries.values()]
+            self.partial |= not whole
+        elif is_hl7v2(start):
+            self.patients += patients_in(decoded(self.message, part))
 
     def mime_part(self, part: Part, role: str, sha256: str) -> JSON:
         parts: list[tuple[str, JSON]] = [

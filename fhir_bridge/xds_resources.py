@@ -15,12 +15,12 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, time
 from typing import Any, Final
 from uuid import UUID
 
 import pybase64
 
+from fhir_bridge.hl7v2 import moment_of, patient_of
 from fhir_bridge.terms import JSON, URI_SYSTEM
 from fhir_bridge.xdm import Filed, Package
 from fhir_bridge.xds_metadata import Classified, Registered
@@ -51,9 +51,7 @@ _SYSTEMS: Final = {
 }
 _OID: Final = re.compile(r"[0-2](\.(0|[1-9]\d*)){2,}")
 _UUID: Final = re.compile(r"urn:uuid:[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_TIME: Final = re.compile(r"(\d{4})(\d\d)?(\d\d)?(?:(\d\d)(\d\d)?(\d\d)?)?")
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-_GENDERS: Final = {"M": "male", "F": "female", "O": "other", "U": "unknown"}
 
 
 def document_entry(
@@ -67,7 +65,7 @@ def document_entry(
         "hash": filed.sha1,
         "title": entry.title or filed.path.rpartition("/")[2],
     }
-    if created := _time(entry.slot("creationTime")):
+    if created := moment_of(entry.slot("creationTime")):
         attachment["creation"] = created
     if _LANGUAGE.fullmatch(entry.slot("languageCode")):
         attachment["language"] = entry.slot("languageCode")
@@ -120,7 +118,7 @@ def submission_set(
         "code": {
             "coding": [{"system": f"{_MHD}/CodeSystem/MHDlistTypes", "code": "submissionset"}]
         },
-        "date": _time(submitted.slot("submissionTime")),
+        "date": moment_of(submitted.slot("submissionTime")),
         "note": [{"text": submitted.comment}] if submitted.comment else [],
         "entry": [
             {"item": {"reference": f"DocumentReference/{document['id']}"}} for document in documents
@@ -138,23 +136,9 @@ def submission_set(
 
 def source_patient(entry: Registered) -> JSON | None:
     """Return the contained Patient that sourcePatientId and sourcePatientInfo tell of."""
-    found: JSON = {"resourceType": "Patient", "id": "patient"}
-    given = [entry.slot("sourcePatientId"), entry.identifiers.get(_DOCUMENT_PATIENT, "")]
-    for value in entry.slots.get("sourcePatientInfo", ()):
-        name, _, text = value.partition("|")
-        match name.strip():
-            case "PID-3":
-                given += text.split("~")
-            case "PID-5" if "name" not in found:
-                _name(found, text)
-            case "PID-7" if birth := (_time(text[:8]) or ""):
-                found["birthDate"] = birth
-            case "PID-8" if text.strip().upper() in _GENDERS:
-                found["gender"] = _GENDERS[text.strip().upper()]
-    identifiers = list({str(i): i for i in filter(None, map(_patient_identifier, given))}.values())
-    if identifiers:
-        found["identifier"] = identifiers
-    return found if identifiers or "name" in found else None
+    given = (entry.slot("sourcePatientId"), entry.identifiers.get(_DOCUMENT_PATIENT, ""))
+    stated = (value.partition("|") for value in entry.slots.get("sourcePatientInfo", ()))
+    return patient_of(((name, text) for name, _, text in stated), identifiers=given)
 
 
 def is_as_described(entry: Registered, filed: Filed) -> bool:
@@ -225,23 +209,6 @@ def _person(text: str) -> str:
     return " ".join(filter(None, (parts[5], parts[2], parts[3], parts[1], parts[4])))
 
 
-def _name(patient: JSON, text: str) -> None:
-    parts = [part.strip() for part in text.split("^")] + ["", "", ""]
-    given = [part for part in parts[1:3] if part]
-    name = {**({"family": parts[0]} if parts[0] else {}), **({"given": given} if given else {})}
-    if name:
-        patient["name"] = [name]
-
-
-def _patient_identifier(text: str) -> JSON | None:
-    """Return a CX as an identifier; one whose authority has no OID says nothing elsewhere."""
-    parts = text.split("^")
-    authority = parts[3].split("&") if len(parts) > 3 else []
-    if not parts[0].strip() or len(authority) < 2 or not _OID.fullmatch(authority[1]):
-        return None
-    return {"system": f"urn:oid:{authority[1]}", "value": parts[0].strip()}
-
-
 def _codings(entry: Registered, scheme: str) -> Iterator[JSON]:
     for classified in entry.under(scheme):
         if classified.code.strip():
@@ -272,21 +239,5 @@ def _concepts(entry: Registered, element: str, scheme: str) -> Mapping[str, Any]
 
 def _period(entry: Registered) -> JSON:
     slots = (("start", "serviceStartTime"), ("end", "serviceStopTime"))
-    period = {name: moment for name, slot in slots if (moment := _time(entry.slot(slot)))}
+    period = {name: moment for name, slot in slots if (moment := moment_of(entry.slot(slot)))}
     return {"period": period} if period else {}
-
-
-def _time(text: str) -> str | None:
-    """Return a DTM, which is in UTC, as a FHIR dateTime of the same precision."""
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
-        return None
-    year, month, day, hour, minute, second = match.groups()
-    clock = (int(hour or 0), int(minute or 0), int(second or 0))
-    try:
-        date(int(year), int(month or 1), int(day or 1))
-        time(*clock)
-    except ValueError:
-        return None
-    calendar = "-".join(filter(None, (year, month, day)))
-    return f"{calendar}T{hour}:{minute or '00'}:{second or '00'}Z" if hour else calendar
