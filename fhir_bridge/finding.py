@@ -226,6 +226,7 @@ def _chain(
         .where(
             index.c.type == kind,
             index.c.name == chain.parameter.name,
+            index.c.target.is_not(None),
             *_visible(target, chain.kind.name, scope),
             _condition(chain.inner, chain.kind.name, target, scope),
         )
@@ -308,7 +309,9 @@ def _named(criterion: Criterion, index: sa.FromClause, scope: _Scope) -> sa.Colu
     name = criterion.parameter.name
     if criterion.modifier in ("identifier", "text", "exact"):
         name = f"{name}:{criterion.modifier}"
-    return sa.and_(index.c.name == name, sa.or_(*_matches(criterion, index, scope.now)))
+    found = index.c.low if criterion.parameter.kind is Kind.DATE else index.c.value
+    matches = sa.or_(*_matches(criterion, index, scope.now))
+    return sa.and_(index.c.name == name, found.is_not(None), matches)
 
 
 def _matches(

@@ -138,6 +138,7 @@ def _having(
     ids = sa.select(fhir_index.c.resource_id).where(
         fhir_index.c.type == kind,
         fhir_index.c.name == name,
+        fhir_index.c.value.is_not(None),
         sa.or_(
             *(
                 sa.and_(

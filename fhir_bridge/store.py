@@ -253,15 +253,16 @@ def _index(connection: sa.Connection, stored: Stored, resource: JSON, terms: Ter
     rows = [
         {
             "resource_id": stored.id,
-            "type": stored.type,
             "name": row.name,
+            "number": number,
+            "type": stored.type,
             "system": row.system,
             "value": row.value,
             "target": row.target,
             "low": row.low,
             "high": row.high,
         }
-        for row in index_rows(resource, TYPES[stored.type], terms)
+        for number, row in enumerate(index_rows(resource, TYPES[stored.type], terms))
     ]
     if rows:
         connection.execute(_INDEX, rows)

@@ -67,26 +67,42 @@ fhir_version: Final = sa.Table(
     sa.Column("deleted", sa.Boolean, nullable=False),
 )
 
-# One row per value that a search parameter finds. A token and an identifier have `system` and
-# `value`; a reference has "Type/id" as `value`, and `target` where that id may be one of ours; a
-# string is lower-cased without accents; a date is the interval from `low` up to, but without,
-# `high`.
+# One row per value that a search parameter finds, numbered within its resource. A token and an
+# identifier have `system` and `value`; a reference has "Type/id" as `value`, and `target` where
+# that id may be one of ours; a string is lower-cased without accents; a date is the interval from
+# `low` up to, but without, `high`. A received message writes some 35 of them: an index has only the
+# rows that it can lead to, and a query that goes by it says that the column is not NULL. By a date
+# nothing is looked up, it only narrows down what something else has found.
 fhir_index: Final = sa.Table(
     "fhir_index",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("resource_id", sa.Uuid, nullable=False),
+    sa.Column("resource_id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("type", sa.String(64), nullable=False),
-    sa.Column("name", sa.String(64), nullable=False),
     sa.Column("system", sa.String(512)),
     sa.Column("value", sa.String(512)),
     sa.Column("target", sa.Uuid),
     sa.Column("low", UtcDateTime),
     sa.Column("high", UtcDateTime),
-    sa.Index(None, "resource_id", "name"),
-    sa.Index(None, "type", "name", "value"),
-    sa.Index(None, "type", "name", "low"),
-    sa.Index(None, "target", "name"),
+    sqlite_with_rowid=False,
+)
+_VALUED: Final = fhir_index.c.value.is_not(None)
+_TARGETED: Final = fhir_index.c.target.is_not(None)
+sa.Index(
+    None,
+    fhir_index.c.type,
+    fhir_index.c.name,
+    fhir_index.c.value,
+    sqlite_where=_VALUED,
+    postgresql_where=_VALUED,
+)
+sa.Index(
+    None,
+    fhir_index.c.target,
+    fhir_index.c.name,
+    sqlite_where=_TARGETED,
+    postgresql_where=_TARGETED,
 )
 
 # The octets of a Binary: a stretch of a stored body, in a content transfer encoding.

@@ -167,28 +167,33 @@ def upgrade() -> None:
     )
     op.create_table(
         "fhir_index",
-        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("resource_id", sa.Uuid(), nullable=False),
-        sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("type", sa.String(length=64), nullable=False),
         sa.Column("system", sa.String(length=512), nullable=True),
         sa.Column("value", sa.String(length=512), nullable=True),
         sa.Column("target", sa.Uuid(), nullable=True),
         sa.Column("low", sa.BigInteger(), nullable=True),
         sa.Column("high", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_index")),
+        sa.PrimaryKeyConstraint("resource_id", "name", "number", name=op.f("pk_fhir_index")),
+        sqlite_with_rowid=False,
     )
     op.create_index(
-        op.f("ix_fhir_index_resource_id_name"), "fhir_index", ["resource_id", "name"], unique=False
+        op.f("ix_fhir_index_target_name"),
+        "fhir_index",
+        ["target", "name"],
+        unique=False,
+        sqlite_where=sa.text("target IS NOT NULL"),
+        postgresql_where=sa.text("target IS NOT NULL"),
     )
     op.create_index(
-        op.f("ix_fhir_index_target_name"), "fhir_index", ["target", "name"], unique=False
-    )
-    op.create_index(
-        op.f("ix_fhir_index_type_name_low"), "fhir_index", ["type", "name", "low"], unique=False
-    )
-    op.create_index(
-        op.f("ix_fhir_index_type_name_value"), "fhir_index", ["type", "name", "value"], unique=False
+        op.f("ix_fhir_index_type_name_value"),
+        "fhir_index",
+        ["type", "name", "value"],
+        unique=False,
+        sqlite_where=sa.text("value IS NOT NULL"),
+        postgresql_where=sa.text("value IS NOT NULL"),
     )
     op.create_table(
         "fhir_notification",
@@ -711,10 +716,18 @@ def downgrade() -> None:
     )
     op.drop_index(op.f("ix_fhir_notification_kind_created_at"), table_name="fhir_notification")
     op.drop_table("fhir_notification")
-    op.drop_index(op.f("ix_fhir_index_type_name_value"), table_name="fhir_index")
-    op.drop_index(op.f("ix_fhir_index_type_name_low"), table_name="fhir_index")
-    op.drop_index(op.f("ix_fhir_index_target_name"), table_name="fhir_index")
-    op.drop_index(op.f("ix_fhir_index_resource_id_name"), table_name="fhir_index")
+    op.drop_index(
+        op.f("ix_fhir_index_type_name_value"),
+        table_name="fhir_index",
+        sqlite_where=sa.text("value IS NOT NULL"),
+        postgresql_where=sa.text("value IS NOT NULL"),
+    )
+    op.drop_index(
+        op.f("ix_fhir_index_target_name"),
+        table_name="fhir_index",
+        sqlite_where=sa.text("target IS NOT NULL"),
+        postgresql_where=sa.text("target IS NOT NULL"),
+    )
     op.drop_table("fhir_index")
     op.drop_table("fhir_client")
     op.drop_table("fhir_change")
