@@ -26,14 +26,17 @@ __all__ = ["RecipientState", "address_of", "delivery_of", "with_delivery"]
 _GOOD: Final = "dispatched"
 _NOT_SENT: Final = "refused"  # decided on before anything left
 _BAD: Final = frozenset({"failed", _NOT_SENT})
+_HELD: Final = "held"
+_HELD_TEXT: Final = "An administrator holds it back"
 
 
 @dataclass(frozen=True, slots=True)
 class RecipientState:
     """How far one recipient's copy is.
 
-    `code` is queued, relayed, processed, dispatched, early, failed, or refused where it never
-    left. `status` is an enhanced status code (RFC3463), where a peer gave one.
+    `code` is queued, relayed, processed, dispatched, early, failed, refused where it never left, or
+    held where an administrator keeps it back. `status` is an enhanced status code (RFC3463), where
+    a peer gave one.
     """
 
     address: DirectAddress
@@ -105,6 +108,11 @@ def _summed_up(communication: JSON, wants_dispatched: bool, terms: Terms) -> JSO
     deliveries = [delivery_of(recipient, terms) for recipient in communication["recipient"]]
     codes = [delivery.get("code", "queued") for delivery in deliveries]
     good = {_GOOD} if wants_dispatched else {_GOOD, "processed"}
+    if _HELD in codes:
+        because = _because(_HELD, _HELD_TEXT, terms)
+        return {**communication, "status": "on-hold", "statusReason": because}
+    if communication.get("status") == "on-hold":
+        communication = {k: v for k, v in communication.items() if k != "statusReason"}
     if not all(code in good or code in _BAD for code in codes):
         return {**communication, "status": "in-progress"}
     if all(code in good for code in codes):
@@ -115,9 +123,9 @@ def _summed_up(communication: JSON, wants_dispatched: bool, terms: Terms) -> JSO
     status = "not-done" if all(code == _NOT_SENT for code in codes) else "stopped"
     reason = next(d.get("reason") for d in deliveries if d.get("code") in _BAD)
     found = Reason.of(reason or Reason.INTERNAL.code)
-    coding = {"system": terms.system("delivery-reason"), "code": found.code}
-    return {
-        **communication,
-        "status": status,
-        "statusReason": {"coding": [coding], "text": public_text(found)},
-    }
+    because = _because(found.code, public_text(found), terms)
+    return {**communication, "status": status, "statusReason": because}
+
+
+def _because(code: str, text: str, terms: Terms) -> JSON:
+    return {"coding": [{"system": terms.system("delivery-reason"), "code": code}], "text": text}

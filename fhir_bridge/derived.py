@@ -192,7 +192,7 @@ def _task_status(code: str, communication: Mapping[str, Any]) -> str:
         return "failed"
     if code == "dispatched" or (code == "processed" and communication["status"] in _ENDED):
         return "completed"
-    return "requested" if code == "queued" else "in-progress"
+    return {"queued": "requested", "held": "on-hold"}.get(code, "in-progress")
 
 
 def _identifier(root: str, extension: str) -> JSON:

@@ -25,6 +25,7 @@ from fhir_bridge import records
 from fhir_bridge.delivery import RecipientState
 from gateway import audit, messages, queue, tracking
 from gateway.dsn import Action
+from gateway.held import held
 from gateway.messages import Kind, Message, MessageState, Recipient, Source
 from gateway.notify import Notify
 from gateway.queue import NewJob
@@ -122,17 +123,18 @@ def _announce(
     connection: Connection, message: Message, rows: Sequence[Recipient], now: datetime
 ) -> None:
     if message.source is Source.FHIR:
-        states = [_shown(row) for row in rows]
+        kept_back = held(connection, message.id, rows)
+        states = [_shown(row, row in kept_back) for row in rows]
         records.delivery_changed(connection, message=message.id, states=states, now=now)
     if all(_is_final(message, State(row.state)) for row in rows):
         messages.set_outcome(connection, message.id, state=MessageState.FINISHED, now=now)
 
 
-def _shown(row: Recipient) -> RecipientState:
+def _shown(row: Recipient, is_held: bool) -> RecipientState:
     never_left = row.state == State.FAILED.value and row.body_key is None
     return RecipientState(
         address=row.address,
-        code="refused" if never_left else row.state,
+        code="held" if is_held else "refused" if never_left else row.state,
         time=row.updated_at,
         reason=row.reason,
         status=row.status,

@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
-from gateway import queue
+from gateway import messages, progress, queue
 from gateway.locks import lock
 from gateway.queue import Job, JobState
 from gateway.tables import job as jobs
@@ -23,6 +23,7 @@ from gateway.tables import paused_destination
 __all__ = [
     "GIVE_UP",
     "Depth",
+    "act",
     "depths",
     "drop",
     "give_up",
@@ -47,6 +48,30 @@ class Depth:
     state: JobState
     count: int
     oldest_due_at: datetime
+
+
+def act(connection: sa.Connection, verb: str, job_id: UUID, now: datetime) -> None:
+    """Do what an administrator says: hold, release, retry, fail or drop; the sender sees it.
+
+    Raises:
+        DirectError: as the function of the verb does.
+    """
+    job = _existing(connection, job_id)
+    match verb:
+        case "hold":
+            hold(connection, job_id)
+        case "release":
+            release(connection, job_id)
+        case "retry":
+            retry_now(connection, job_id, now)
+        case "fail":
+            give_up(connection, job_id, now)
+        case _:
+            drop(connection, job_id, now)
+    if job.kind in ("outgoing", "deliver"):
+        message = messages.get(connection, UUID(job.payload["message"]))
+        if message is not None:
+            progress.announce(connection, message, now)
 
 
 def hold(connection: sa.Connection, job_id: UUID) -> None:

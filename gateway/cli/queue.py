@@ -5,7 +5,6 @@ Talks to the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -83,7 +82,7 @@ def hold(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Json =
 
     Example: direct-gateway queue hold 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f
     """
-    _change(config, identifier, "job-held", lambda c, job, _: queue_control.hold(c, job), as_json)
+    _change(config, identifier, "hold", "job-held", as_json)
 
 
 @queue.command("release")
@@ -92,11 +91,7 @@ def release(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Jso
 
     Example: direct-gateway queue release 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f
     """
-
-    def act(c: Connection, job: UUID, _: Site) -> None:
-        queue_control.release(c, job)
-
-    _change(config, identifier, "job-released", act, as_json)
+    _change(config, identifier, "release", "job-released", as_json)
 
 
 @queue.command("retry")
@@ -105,11 +100,7 @@ def retry(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Json 
 
     Example: direct-gateway queue retry 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f
     """
-
-    def act(c: Connection, job: UUID, site: Site) -> None:
-        queue_control.retry_now(c, job, site.now)
-
-    _change(config, identifier, "job-retried", act, as_json)
+    _change(config, identifier, "retry", "job-retried", as_json)
 
 
 @queue.command("fail")
@@ -118,11 +109,7 @@ def fail_job(identifier: JobId, config: ConfigPath = DEFAULT_CONFIG, as_json: Js
 
     Example: direct-gateway queue fail 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f
     """
-
-    def act(c: Connection, job: UUID, site: Site) -> None:
-        queue_control.give_up(c, job, site.now)
-
-    _change(config, identifier, "job-given-up", act, as_json)
+    _change(config, identifier, "fail", "job-given-up", as_json)
 
 
 @queue.command("drop")
@@ -137,11 +124,7 @@ def drop(
     Example: direct-gateway queue drop 019f0c2e-8a3b-7c1d-9e4f-5a6b7c8d9e0f --yes
     """
     confirm("Nobody will be told what became of it. Drop it?", yes=yes)
-
-    def act(c: Connection, job: UUID, site: Site) -> None:
-        queue_control.drop(c, job, site.now)
-
-    _change(config, identifier, "job-dropped", act, as_json)
+    _change(config, identifier, "drop", "job-dropped", as_json)
 
 
 @queue.command("pause")
@@ -182,17 +165,11 @@ def resume(
     change(config, "destination-resumed", name, work, as_json=as_json)
 
 
-def _change(
-    config: ConfigPath,
-    identifier: str,
-    action: str,
-    act: Callable[[Connection, UUID, Site], None],
-    as_json: bool,
-) -> None:
+def _change(config: ConfigPath, identifier: str, verb: str, action: str, as_json: bool) -> None:
     wanted = _uuid(identifier)
 
     def work(c: Connection, site: Site) -> Change:
-        act(c, wanted, site)
+        queue_control.act(c, verb, wanted, site.now)
         return Change({"id": str(wanted), "done": action})
 
     change(config, action, str(wanted), work, as_json=as_json)

@@ -1,0 +1,138 @@
+"""A sender sees that an administrator holds a message back (fhir.md 3.5)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from certs.address import DirectAddress
+from certs.ids import new_id
+from fhir_bridge.delivery import address_of, delivery_of
+from fhir_bridge.ports import Submission
+from fhir_bridge.store import insert
+from fhir_bridge.terms import Terms, mailto_identifier
+from gateway import queue_control
+from tests.helpers.agent import CHEN, GP, NURSE, RIVERA, Agent, mail
+from tests.helpers.pki import NOW
+
+TERMS = Terms()
+
+
+async def sent(agent: Agent, *recipients: DirectAddress) -> UUID:
+    """Submit a message by FHIR, beside its resource."""
+    sink = agent.fhir_bodies.sink()
+    sink.write(mail(RIVERA, *recipients))
+    content = await sink.finish()
+    resource = {
+        "resourceType": "Communication",
+        "status": "in-progress",
+        "recipient": [{"identifier": mailto_identifier(str(each))} for each in recipients],
+        "payload": [{"contentString": "x"}],
+    }
+
+    def record(connection: sa.Connection, message: UUID) -> None:
+        insert(
+            connection,
+            resource,
+            identity=new_id(NOW),
+            owner=RIVERA.key,
+            now=NOW,
+            terms=TERMS,
+            message=message,
+        )
+
+    submission = Submission(RIVERA, recipients, content, "<1@hillside.example>", False)
+    return await agent.outbox.submit(submission, record)
+
+
+async def shown(agent: Agent) -> dict[str, Any]:
+    [resource] = await agent.resources("Communication", RIVERA)
+    return resource
+
+
+async def codes(agent: Agent) -> dict[str | None, str]:
+    recipients = (await shown(agent))["recipient"]
+    return {address_of(each): delivery_of(each, TERMS)["code"] for each in recipients}
+
+
+async def tasks(agent: Agent) -> list[str]:
+    found = await agent.resources("Task", RIVERA)
+    return sorted(task["status"] for task in found)
+
+
+async def job_to(agent: Agent, destination: str) -> UUID:
+    [found] = [each.id for each in await agent.jobs() if each.destination == destination]
+    return found
+
+
+async def act(agent: Agent, verb: str, job: UUID) -> None:
+    await agent.database.write(lambda c: queue_control.act(c, verb, job, NOW))
+
+
+async def test_who_waits_for_a_job_that_is_held_is_held(agent: Agent) -> None:
+    await sent(agent, CHEN, GP, NURSE)
+    await agent.run("outgoing")
+    await act(agent, "hold", await job_to(agent, GP.domain))
+    assert await codes(agent) == {CHEN.key: "queued", GP.key: "held", NURSE.key: "queued"}
+    resource = await shown(agent)
+    assert resource["status"] == "on-hold"
+    assert resource["statusReason"] == {
+        "coding": [{"system": TERMS.system("delivery-reason"), "code": "held"}],
+        "text": "An administrator holds it back",
+    }
+    assert await tasks(agent) == ["on-hold", "requested", "requested"]
+    # What becomes of the others changes nothing of it.
+    await agent.run("deliver")
+    assert await codes(agent) == {CHEN.key: "relayed", GP.key: "held", NURSE.key: "relayed"}
+    assert (await shown(agent))["status"] == "on-hold"
+
+
+async def test_what_was_not_secured_yet_is_held_for_all(agent: Agent) -> None:
+    await sent(agent, CHEN, GP)
+    [job] = await agent.jobs()
+    await act(agent, "hold", job.id)
+    assert set((await codes(agent)).values()) == {"held"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "then"),
+    [
+        pytest.param("release", "queued", id="released"),
+        pytest.param("retry", "queued", id="tried-now"),
+        pytest.param("fail", "queued", id="given-up-by-the-next-try"),
+        pytest.param("drop", "queued", id="dropped"),
+    ],
+)
+async def test_what_is_no_more_held_is_shown_so(agent: Agent, verb: str, then: str) -> None:
+    await sent(agent, CHEN)
+    await agent.run("outgoing")
+    job = await job_to(agent, CHEN.domain)
+    await act(agent, "hold", job)
+    await act(agent, verb, job)
+    assert await codes(agent) == {CHEN.key: then}
+    resource = await shown(agent)
+    assert (resource["status"], "statusReason" in resource) == ("in-progress", False)
+    assert await tasks(agent) == ["requested"]
+
+
+async def test_what_was_given_up_while_held_fails(agent: Agent) -> None:
+    await sent(agent, CHEN)
+    await agent.run("outgoing")
+    job = await job_to(agent, CHEN.domain)
+    await act(agent, "hold", job)
+    await act(agent, "fail", job)
+    await agent.run()
+    assert await codes(agent) == {CHEN.key: "failed"}
+    assert (await shown(agent))["status"] == "stopped"
+
+
+async def test_a_job_that_no_client_sees_is_held_all_the_same(agent: Agent) -> None:
+    await agent.submit(mail(RIVERA, CHEN), CHEN)
+    [job] = await agent.jobs()
+    await act(agent, "hold", job.id)
+    [job] = await agent.jobs()
+    assert job.state.value == "held"
+    assert await agent.resources("Communication", RIVERA) == []
