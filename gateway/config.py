@@ -26,6 +26,7 @@ from pydantic_settings import (
 from certs.address import parse_address, parse_domain
 from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
+from gateway.host_port import HostPort, host_port
 from gateway.mta_sts import Mode
 from gateway.peers import Peer, Peers
 from gateway.tls_policy import Demand
@@ -36,43 +37,17 @@ __all__ = [
     "Discovery",
     "Fhir",
     "Gateway",
-    "HostPort",
     "Keys",
     "Mailbox",
     "Smtp",
     "Tracking",
     "Trust",
     "load",
-    "parse_host_port",
     "read_password",
 ]
 
 
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-
-
-class HostPort(BaseModel):
-    """A host and a port, written `host:port` or `[v6]:port`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    host: str
-    port: int = Field(ge=0, le=65535)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _host_port(value: object) -> object:
-    """Return the parts of `host:port` for the model; leave everything else to it."""
-    if not isinstance(value, str):
-        return value
-    if not value:
-        return None
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdigit():
-        raise ValueError("write it as host:port")
-    return {"host": host.removeprefix("[").removesuffix("]"), "port": int(port)}
 
 
 class _Section(BaseModel):
@@ -145,7 +120,7 @@ class Smtp(_Section):
         (), description="networks whose connections begin with a PROXY protocol header"
     )
 
-    _parse = field_validator("listen", mode="before")(_host_port)
+    _parse = field_validator("listen", mode="before")(host_port)
     _files = field_validator("tls_certificate", "tls_key", mode="before")(_none_where_empty)
 
 
@@ -172,7 +147,7 @@ class Fhir(_Section):
     requests_per_minute: int = Field(6000, ge=1, description="requests of one client a minute")
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")
 
-    _parse = field_validator("listen", mode="before")(_host_port)
+    _parse = field_validator("listen", mode="before")(host_port)
     _files = field_validator("tls_certificate", "tls_key", mode="before")(_none_where_empty)
 
 
@@ -186,7 +161,7 @@ class Discovery(_Section):
     private_addresses: bool = Field(False, description="may LDAP, CRL and AIA be on private nets")
     dane: bool = Field(False, description="believe DANE; resolver validates, on this machine")
 
-    _parse = field_validator("resolver", mode="before")(_host_port)
+    _parse = field_validator("resolver", mode="before")(host_port)
 
 
 class Trust(_Section):
@@ -214,7 +189,7 @@ class Mailbox(_Section):
     user: str = Field("", description="user for AUTH PLAIN; empty: none")
     password_file: Path | None = Field(None, description="file with the user's password")
 
-    _parse = field_validator("server", mode="before")(_host_port)
+    _parse = field_validator("server", mode="before")(host_port)
 
 
 class Config(BaseSettings):
@@ -253,7 +228,7 @@ class Config(BaseSettings):
     def _hosts(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
-        return {str(name).lower(): _host_port(target) for name, target in value.items()}
+        return {str(name).lower(): host_port(target) for name, target in value.items()}
 
     @field_validator("tls", "peers", "mailboxes", "windows_s", mode="before")
     @classmethod
@@ -369,19 +344,6 @@ def _anchored(config: Config, folder: Path) -> Config:
         for name, box in config.mailboxes.items()
     }
     return config.model_copy(update=changed)
-
-
-def parse_host_port(text: str) -> tuple[str, int]:
-    """Return host and port of `host:port` or `[v6]:port`.
-
-    Raises:
-        DirectError: CONFIGURATION_INVALID.
-    """
-    try:
-        parsed = HostPort.model_validate(_host_port(text))
-    except ValueError:  # pydantic's ValidationError is one
-        raise _invalid(f"{text!r}: write it as host:port") from None
-    return parsed.host, parsed.port
 
 
 def read_password(path: Path) -> str:

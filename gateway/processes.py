@@ -27,8 +27,9 @@ import structlog
 from certs.errors import DirectError, Reason
 from gateway import queue
 from gateway.clock import utc_now
-from gateway.config import Config, HostPort
+from gateway.config import Config
 from gateway.database import SqlDatabase
+from gateway.host_port import HostPort
 from gateway.share import HOLDER_OCTETS, Share, Sockets
 from gateway.sole import sole_process
 

@@ -31,9 +31,10 @@ from fhir_bridge.scopes import ALL
 from gateway import domains
 from gateway.app import Listening, running
 from gateway.clock import utc_now
-from gateway.config import Config, Discovery, Fhir, Gateway, HostPort, Mailbox, Smtp, Tracking
+from gateway.config import Config, Discovery, Fhir, Gateway, Mailbox, Smtp, Tracking
 from gateway.database import SqlDatabase
 from gateway.dns_responder import DnsResponder
+from gateway.host_port import HostPort
 from gateway.initialise import initialise
 from gateway.own_ca import OwnCa
 from trust_bundles import store

@@ -32,8 +32,9 @@ from gateway.cli.common import (
     show,
     table,
 )
-from gateway.config import HostPort, Mailbox, parse_host_port
+from gateway.config import Mailbox
 from gateway.domains import LocalAddress
+from gateway.host_port import HostPort, parse_host_port
 from gateway.tls_policy import Demand
 from trust_bundles.store import forget_owner
 

@@ -21,8 +21,8 @@ from gateway import domains
 from gateway.cli import domain
 from gateway.cli.common import DEFAULT_CONFIG, ConfigPath, Json, Site, on_site, table
 from gateway.cli.publish import is_published
-from gateway.config import parse_host_port
 from gateway.domain_check import Finding, Status, Wanted, examine
+from gateway.host_port import parse_host_port
 from gateway.mx import SMTP_PORT
 
 __all__ = ["names"]

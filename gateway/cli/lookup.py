@@ -31,7 +31,8 @@ from gateway.cli.common import (
     write_json,
 )
 from gateway.clock import utc_now
-from gateway.config import Discovery, load, parse_host_port
+from gateway.config import Discovery, load
+from gateway.host_port import parse_host_port
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, Verdict, decide
 from trust_bundles.policy import Purpose

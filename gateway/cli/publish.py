@@ -23,7 +23,7 @@ from certs.issuers import sha256_of
 from certs.keys import OwnIdentity
 from gateway.cli import cert
 from gateway.cli.common import DEFAULT_CONFIG, ConfigPath, Site, fail, on_site, read_file
-from gateway.config import parse_host_port
+from gateway.host_port import parse_host_port
 from gateway.publish import (
     LdapService,
     Publication,

@@ -11,7 +11,8 @@ from pathlib import Path
 import aiosmtplib
 
 from gateway import messages, queue
-from gateway.config import HostPort, Mailbox
+from gateway.config import Mailbox
+from gateway.host_port import HostPort
 from gateway.messages import Direction, Kind, Message
 from gateway.sample_ccda import continuity_of_care_document
 from gateway.sandbox import Hisp, open_sandbox

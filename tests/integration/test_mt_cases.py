@@ -28,9 +28,10 @@ from certs.errors import Reason
 from fhir_bridge.terms import Terms
 from gateway import audit, dsn, mdn, messages, queue
 from gateway.clock import utc_now
-from gateway.config import HostPort, Mailbox
+from gateway.config import Mailbox
 from gateway.database import SqlDatabase
 from gateway.exchange import Fhir
+from gateway.host_port import HostPort
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message, Source
 from gateway.sandbox import Hisp, Sandbox, open_sandbox

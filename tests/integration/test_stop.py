@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from gateway import queue
-from gateway.config import HostPort, Mailbox
+from gateway.config import Mailbox
 from gateway.database import SqlDatabase
+from gateway.host_port import HostPort
 from gateway.sandbox import open_sandbox
 from gateway.tls_policy import Demand
 from tests.helpers.scripted_smtp import ScriptedServer, serving

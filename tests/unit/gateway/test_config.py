@@ -10,8 +10,9 @@ import pytest
 from certs.cms.algorithms import ContentEncryption, KeyTransport
 from certs.errors import DirectError, Reason
 from certs.policy import Profile
-from gateway.config import Config, HostPort, load, parse_host_port, read_password
+from gateway.config import Config, load, read_password
 from gateway.config_sample import describe
+from gateway.host_port import HostPort, parse_host_port
 from gateway.tls_policy import Demand
 
 

@@ -17,9 +17,10 @@ from gateway.address_settings import (
     read_settings,
     write_settings,
 )
-from gateway.config import HostPort, Mailbox
+from gateway.config import Mailbox
 from gateway.database import SqlDatabase
 from gateway.edge_out import MailServer
+from gateway.host_port import HostPort
 from gateway.places import Place, StoredPlaces
 from gateway.tls_policy import Demand
 from tests.helpers.pki import NOW
