@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.terms import JSON, Terms
+from fhir_bridge.terms import JSON, InboundStatus, Terms, extension_value
 
 __all__ = ["require_changeable", "require_deletable", "require_no_claims"]
 
@@ -47,7 +47,7 @@ def require_changeable(old: Mapping[str, Any], new: JSON, *, message: bool, term
     issues = [
         _frozen(f"Communication.{name}") for name in _FROZEN if old.get(name) != new.get(name)
     ]
-    if new.get("status") not in (old.get("status"), "entered-in-error"):
+    if new.get("status") not in _allowed(old, terms):
         issues.append(_frozen("Communication.status"))
     if _ours(old, terms) != _ours(new, terms):
         issues.append(_frozen("Communication.extension"))
@@ -83,6 +83,15 @@ def require_deletable(old: Mapping[str, Any], *, message: bool) -> None:
     if kept or kind in OURS_ONLY:
         issue = Issue("business-rule", "What was sent, received or recorded is kept.")
         raise FhirError(Reason.RESOURCE_CONFLICT, [issue])
+
+
+def _allowed(old: Mapping[str, Any], terms: Terms) -> tuple[str | None, ...]:
+    """Return the statuses that the message may come to by a client's word."""
+    direction = extension_value(old, terms.extension("direction"))
+    # fhir.md section 2 row 17: it was received, and somebody has read it.
+    if direction == "inbound" and old.get("status") == InboundStatus.IN_PROGRESS.value:
+        return (old["status"], InboundStatus.COMPLETED.value, "entered-in-error")
+    return (old.get("status"), "entered-in-error")
 
 
 def _ours(resource: Mapping[str, Any], terms: Terms) -> list[Any]:

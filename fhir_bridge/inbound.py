@@ -30,6 +30,7 @@ from fhir_bridge.terms import (
     DIRECT_MEDIUM,
     JSON,
     US_CORE_DIRECT,
+    InboundStatus,
     Terms,
     extension,
     mailto_identifier,
@@ -75,6 +76,7 @@ def view(
     received_at: datetime,
     trust: Trust,
     terms: Terms,
+    status: InboundStatus = InboundStatus.COMPLETED,
 ) -> InboundView:
     """Return the `Communication` that `mailbox` gets for `message`, the decrypted RFC 5322 one.
 
@@ -102,6 +104,7 @@ def view(
         **_sender(root, trust),
         "extension": _extensions(found, references, answered, thread_id, payloads, trust, terms),
         "identifier": [_identifier(message_id, generated, terms)],
+        "status": status.value,
         **_of_header(root, answered),
         "received": instant(received_at),
         "recipient": _recipients(root, mailbox, terms),
@@ -124,7 +127,6 @@ def view(
 
 def _of_header(root: Part, answered: tuple[str, ...]) -> JSON:
     found: JSON = {
-        "status": "completed",  # FHIR: status is that of the transmission
         **_priority(root),
         "medium": [DIRECT_MEDIUM],
         **_topic(root),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -24,6 +25,7 @@ __all__ = [
     "MID",
     "URI_SYSTEM",
     "US_CORE_DIRECT",
+    "InboundStatus",
     "Terms",
     "extension",
     "extension_value",
@@ -57,6 +59,17 @@ DIRECT_MEDIUM: Final[JSON] = {
 
 # RFC2392 2: what of an addr-spec need not be percent-encoded in a mid URL.
 _MID_SAFE: Final = "@!$&'()*+,;=:/~"
+
+
+class InboundStatus(Enum):
+    """The status of a message that was received (fhir.md 3.5).
+
+    FHIR has it tell of the transmission, which is over; clients built on Medplum's read receipts
+    have it in progress until somebody has read it.
+    """
+
+    COMPLETED = "completed"
+    IN_PROGRESS = "in-progress"
 
 
 @dataclass(frozen=True, slots=True)

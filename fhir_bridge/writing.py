@@ -31,7 +31,7 @@ from fhir_bridge.immutability import require_changeable, require_deletable, requ
 from fhir_bridge.lifting import Lifted, lift
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Outbox
-from fhir_bridge.read_state import follow_task
+from fhir_bridge.read_state import follow
 from fhir_bridge.references import conditional_references, with_references
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.requests import communication_of
@@ -224,8 +224,8 @@ class Writer:
             stored = store.replace(connection, old, resource, now=now, terms=self._terms)
             if old.type == "CommunicationRequest":
                 settle(connection, old.id, resource, client.id, now, old=old.resource())
-            elif old.type == "Task":
-                follow_task(connection, old, resource, client=client.id, now=now)
+            else:
+                follow(connection, old, resource, client=client.id, now=now, terms=self._terms)
             return Written(fresh(stored), 200)
 
         return work

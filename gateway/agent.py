@@ -115,7 +115,7 @@ def _handlers(
     places = StoredPlaces(database=database, configured=configured)
     mailboxes = MailboxSender(hostname=hostname, servers=places)
     stack.push_async_callback(mailboxes.close)
-    inbox = Inbox(places=places, terms=Terms())
+    inbox = Inbox(places=places, terms=Terms(), status=config.fhir.inbound_status)
     notices = Notices(bodies=bodies, hostname=hostname)
     pipeline = Pipeline(
         database=database,

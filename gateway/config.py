@@ -26,6 +26,7 @@ from pydantic_settings import (
 from certs.address import parse_address, parse_domain
 from certs.errors import DirectError, Reason
 from certs.policy import Profile, RevocationMode
+from fhir_bridge.terms import InboundStatus
 from gateway.host_port import HostPort, host_port
 from gateway.mta_sts import Mode
 from gateway.peers import Peer, Peers
@@ -143,6 +144,10 @@ class Fhir(_Section):
     )
     require_if_match: bool = Field(
         False, description="refuse (428) what changes a resource without naming its version"
+    )
+    inbound_status: InboundStatus = Field(
+        InboundStatus.COMPLETED,
+        description="status of what was received: completed, or in-progress until it is read",
     )
     requests_per_minute: int = Field(6000, ge=1, description="requests of one client a minute")
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")

@@ -24,7 +24,7 @@ from certs.address import DirectAddress
 from certs.issuers import sha256_of
 from fhir_bridge import records
 from fhir_bridge.inbound import InboundView, view
-from fhir_bridge.terms import Terms
+from fhir_bridge.terms import InboundStatus, Terms
 from fhir_bridge.trust import Trust as TrustShown
 from gateway import audit, messages, queue
 from gateway.judgement import Opened
@@ -92,9 +92,16 @@ class Places(Protocol):
 class Inbox:
     """Makes what is stored for each local recipient."""
 
-    def __init__(self, *, places: Places, terms: Terms) -> None:
+    def __init__(
+        self,
+        *,
+        places: Places,
+        terms: Terms,
+        status: InboundStatus = InboundStatus.COMPLETED,
+    ) -> None:
         self._places = places
         self._terms = terms
+        self._status = status
 
     async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
         """Return what is to be stored for `mailbox`; `content` holds the message's octets."""
@@ -121,6 +128,7 @@ class Inbox:
             received_at=arrival.received_at,
             trust=arrival.trust,
             terms=self._terms,
+            status=self._status,
         )
 
 

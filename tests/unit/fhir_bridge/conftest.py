@@ -29,7 +29,7 @@ from fhir_bridge.inbound import view
 from fhir_bridge.ports import Prospect, Submission
 from fhir_bridge.records import delivery_changed, store_received
 from fhir_bridge.scopes import ALL
-from fhir_bridge.terms import Terms
+from fhir_bridge.terms import InboundStatus, Terms
 from fhir_bridge.trust import Trust
 from gateway.database import SqlDatabase
 from tests.helpers.database import open_sqlite
@@ -194,7 +194,13 @@ class World:
         return {"authorization": f"Bearer {token}"}
 
     async def receive(
-        self, message: bytes, *, mailbox: str = ANNA, trust: Trust = TRUST, at: datetime = NOW
+        self,
+        message: bytes,
+        *,
+        mailbox: str = ANNA,
+        trust: Trust = TRUST,
+        at: datetime = NOW,
+        status: InboundStatus = InboundStatus.COMPLETED,
     ) -> UUID:
         key = new_id(NOW).hex
         self.bodies.recorded[key] = message
@@ -206,6 +212,7 @@ class World:
             received_at=at,
             trust=trust,
             terms=TERMS,
+            status=status,
         )
         return await self.database.write(lambda c: store_received(c, received, at))
 

@@ -11,7 +11,7 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from certs.address import parse_address
 from fhir_bridge.inbound import InboundView, view
-from fhir_bridge.terms import Terms, extension_value
+from fhir_bridge.terms import InboundStatus, Terms, extension_value
 from fhir_bridge.trust import Trust
 from tests.unit.fhir_bridge.conftest import ANNA, NOW, TERMS, TRUST
 
@@ -24,7 +24,13 @@ HEADER = (
 )
 
 
-def seen(message: bytes, *, trust: Trust = TRUST, mailbox: str = ANNA) -> InboundView:
+def seen(
+    message: bytes,
+    *,
+    trust: Trust = TRUST,
+    mailbox: str = ANNA,
+    status: InboundStatus = InboundStatus.COMPLETED,
+) -> InboundView:
     made = view(
         io.BytesIO(message),
         message_uuid=UUID(int=7),
@@ -33,6 +39,7 @@ def seen(message: bytes, *, trust: Trust = TRUST, mailbox: str = ANNA) -> Inboun
         received_at=NOW,
         trust=trust,
         terms=TERMS,
+        status=status,
     )
     get_fhir_model_class("Communication").model_validate(made.communication)
     return made
