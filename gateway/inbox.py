@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from certs.address import DirectAddress
 from certs.issuers import sha256_of
 from fhir_bridge import records
-from fhir_bridge.inbound import InboundView, view
+from fhir_bridge.inbound import InboundView, NoticeShown, view
 from fhir_bridge.terms import InboundStatus, Terms
 from fhir_bridge.trust import Trust as TrustShown
 from gateway import audit, messages, queue
@@ -98,10 +98,12 @@ class Inbox:
         places: Places,
         terms: Terms,
         status: InboundStatus = InboundStatus.COMPLETED,
+        shows_notices: bool = False,
     ) -> None:
         self._places = places
         self._terms = terms
         self._status = status
+        self._shows_notices = shows_notices
 
     async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
         """Return what is to be stored for `mailbox`; `content` holds the message's octets."""
@@ -115,8 +117,23 @@ class Inbox:
             copies.append(Copy(member, view))
         return Entry(arrival, mailbox, made, tuple(copies))
 
+    async def notice(
+        self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress, told: NoticeShown
+    ) -> Entry | None:
+        """Return what is to be stored of a notification; None where it is shown to nobody.
+
+        Mail servers get none: theirs are the reports of our own (DN-016).
+        """
+        if not self._shows_notices or (await self._places.place_of(mailbox)).on_server:
+            return None
+        return Entry(arrival, mailbox, await self._view(arrival, content, mailbox, told))
+
     async def _view(
-        self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress
+        self,
+        arrival: Arrival,
+        content: BinaryIO,
+        mailbox: DirectAddress,
+        notice: NoticeShown | None = None,
     ) -> InboundView:
         content.seek(0)
         return await asyncio.to_thread(
@@ -129,6 +146,7 @@ class Inbox:
             trust=arrival.trust,
             terms=self._terms,
             status=self._status,
+            notice=notice,
         )
 
 
@@ -222,21 +240,26 @@ def _is_duplicate(connection: sa.Connection, entry: Entry) -> bool:
     return connection.execute(_SAME, values).first() is not None
 
 
+# By the Message-ID first: a mailbox has many messages, and a Message-ID few. A database without
+# statistics would not know, where this was a join.
+_OF_MAILBOX: Final = sa.exists().where(
+    recipient.c.message_id == message.c.id,
+    recipient.c.address_key == sa.bindparam("the_mailbox"),
+    # One that failed is not there: sent again, it is delivered.
+    sa.or_(recipient.c.state == State.DISPATCHED.value, recipient.c.state == State.PROCESSED.value),
+)
+_WITH_CONTENT: Final = sa.exists().where(
+    body.c.key == message.c.content_key, body.c.sha256 == sa.bindparam("the_sha256")
+)
 _SAME: Final = (
     sa.select(message.c.id)
-    .join(recipient, recipient.c.message_id == message.c.id)
-    .join(body, body.c.key == message.c.content_key)
     .where(
         message.c.message_id_header == sa.bindparam("the_header"),
         message.c.direction == Direction.INCOMING.value,
         message.c.state == MessageState.FINISHED.value,
         message.c.id != sa.bindparam("the_id"),
-        recipient.c.address_key == sa.bindparam("the_mailbox"),
-        # One that failed is not there: sent again, it is delivered.
-        sa.or_(
-            recipient.c.state == State.DISPATCHED.value, recipient.c.state == State.PROCESSED.value
-        ),
-        body.c.sha256 == sa.bindparam("the_sha256"),
+        _OF_MAILBOX,
+        _WITH_CONTENT,
     )
     .limit(1)
 )

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 from uuid import UUID
+
+from sqlalchemy import Connection
 
 from certs.issuers import sha256_of
 from fhir_bridge.inbound import Trust as TrustShown
@@ -100,6 +103,26 @@ async def test_same_message_id_over_other_content_is_shown(agent: Agent) -> None
 async def test_messages_without_an_id_are_never_the_same(agent: Agent) -> None:
     content = mail(CHEN, RIVERA, message_id=None)
     assert len(await twice(agent, content, content)) == 2
+
+
+async def test_message_is_compared_with_those_of_its_id_not_with_the_whole_mailbox(
+    agent: Agent,
+) -> None:
+    content = mail(CHEN, RIVERA)
+    _, arrival = await arrived(agent, content)
+    entry = await INBOX.entry(arrival, io.BytesIO(content), RIVERA)
+
+    def plan(connection: Connection) -> list[str]:
+        sqlite: Any = connection.connection.dbapi_connection
+        asked: list[str] = []
+        sqlite.set_trace_callback(asked.append)
+        store(connection, entry, NOW)
+        sqlite.set_trace_callback(None)
+        [asks] = [text for text in asked if "WHERE message.message_id_header =" in text]
+        return [row[3] for row in sqlite.execute(f"EXPLAIN QUERY PLAN {asks}")]
+
+    first = (await agent.database.write(plan))[0]
+    assert first.startswith("SEARCH message USING INDEX ix_message_message_id_header")
 
 
 async def test_same_message_that_was_refused_before_is_shown(agent: Agent) -> None:
