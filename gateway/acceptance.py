@@ -27,14 +27,16 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
 from gateway import audit, domains, mdn, messages
+from gateway.begun import Taker
 from gateway.header import HEADER_OCTETS, parse_header, read_header
 from gateway.message import Facts, facts_of
 from gateway.messages import Direction, Kind, NewMessage, Source
 from gateway.notification import kind_of
 from gateway.notify import Notify
+from gateway.outcomes import Task, load
 from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore, Envelope, Role, Session, StoredBody
-from gateway.queue import NewJob
+from gateway.queue import Job, NewJob
 from gateway.recent import Recent
 from gateway.tracking import Windows
 
@@ -111,6 +113,7 @@ class SmtpReception:
         windows: Windows = USUAL,
         peers: Peers = NO_PEERS,
         believed: timedelta = timedelta(0),
+        taker: Taker | None = None,
     ) -> None:
         self._database = database
         self._bodies = bodies
@@ -120,6 +123,7 @@ class SmtpReception:
         self._peers = peers
         self._passwords = asyncio.Semaphore(PASSWORDS_AT_A_TIME)
         self._recent = Recent(believed)
+        self._taker = taker
 
     async def authenticate(self, user: str, password: str) -> bool:
         """Say whether the edge user may come in."""
@@ -192,7 +196,6 @@ class SmtpReception:
         _log.info(
             "message accepted", message=str(accepted), by=session.role.value, size=content.size
         )
-        self._wake()
         return accepted
 
     async def _submitted(
@@ -234,18 +237,28 @@ class SmtpReception:
 
     async def _commit(self, session: Session, new: NewMessage, now: datetime) -> UUID:
         kind = "outgoing" if new.direction is Direction.OUTGOING else "incoming"
-        jobs = [first_job(kind, new, now)]
+        first = first_job(kind, new, now)
+        begun = self._taker.begin(first) if self._taker is not None else None
+        jobs: list[NewJob | Job] = [begun or first]
         delay_counts = any(Notify.DELAY in wish.notify for wish in new.wishes.values())
         if delay_counts and new.kind is Kind.MESSAGE:  # DN-022
             jobs.append(first_job("delayed", new, now + self._windows.delay))
 
-        def work(connection: Connection) -> UUID:
+        def work(connection: Connection) -> tuple[UUID, Task | None]:
             if session.role is Role.EDGE:
                 _may_send(connection, session, new.author)
-            accepted, _ = messages.accept(connection, new, jobs, now)
-            return accepted
+            accepted, is_new = messages.accept(connection, new, jobs, now)
+            return accepted, load(connection, begun) if begun and is_new else None
 
-        return await self._database.write(work)
+        task: Task | None = None
+        try:
+            accepted, task = await self._database.write(work)
+        finally:
+            if self._taker is not None and begun is not None:
+                self._taker.start(begun, task) if task else self._taker.leave(begun)
+        if begun is None:
+            self._wake()
+        return accepted
 
 
 def _may_send(connection: Connection, session: Session, address: DirectAddress | None) -> None:

@@ -109,6 +109,7 @@ async def running(config: Config, share: Share | None = None) -> AsyncIterator[L
                 windows=config.windows,
                 peers=config.known_peers,
                 believed=BELIEVED,
+                taker=worker,
             )
         )
         yield Listening(

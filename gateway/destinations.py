@@ -68,11 +68,24 @@ class Destinations:
         left = {name: known.room(now) for name, known in self._known.items()}
         return Rooms(left, min(START, self._limit))
 
+    def has_room(self, destination: str, now: datetime) -> bool:
+        """Say whether one more may begin to `destination` now."""
+        known = self._known.get(destination)
+        return known is None or known.room(now) > 0
+
     def begun(self, destination: str) -> None:
         """One more runs to `destination`."""
         if destination:
             start = _Destination(min(START, self._limit))
             self._known.setdefault(destination, start).running += 1
+
+    def left(self, destination: str) -> None:
+        """One that had begun was not tried after all."""
+        if destination:
+            known = self._known[destination]
+            known.running -= 1
+            if known.running == 0 and known.failures == 0:
+                del self._known[destination]
 
     def ended(self, destination: str, now: datetime, *, answered: bool) -> None:
         """One that had begun has ended; `answered` says whether the destination was there."""

@@ -34,9 +34,9 @@ from gateway.notify import Notify
 from gateway.outcomes import Task, load, must_go_on, send
 from gateway.ports import Attempt, BodyStore, Delivery, RetryAt, Sender
 from gateway.queue import Job
+from gateway.results import Done, Result, Retry
 from gateway.status import REPLIES, Reply
 from gateway.tracking import State
-from gateway.worker import Done, Result, Retry
 
 __all__ = ["EdgeDelivery"]
 

@@ -16,11 +16,12 @@ import sqlalchemy as sa
 
 from certs.address import DirectAddress, parse_address
 from certs.errors import Reason
-from gateway import audit, queue, spool
+from gateway import audit, spool
+from gateway.begun import put_all
 from gateway.locks import lock
 from gateway.notify import USUAL_WISH, Wish, stored_wish, wish_of
 from gateway.ports import StoredBody
-from gateway.queue import NewJob
+from gateway.queue import Job, NewJob
 from gateway.tables import message, recipient
 
 __all__ = [
@@ -150,9 +151,9 @@ class Recipient:
 
 
 def accept(
-    connection: sa.Connection, new: NewMessage, jobs: Sequence[NewJob], now: datetime
+    connection: sa.Connection, new: NewMessage, jobs: Sequence[NewJob | Job], now: datetime
 ) -> tuple[UUID, bool]:
-    """Write the message, its body, its recipients, its first jobs and the audit event.
+    """Write message, body, recipients, first jobs (a `Job` is a begun one) and audit event.
 
     Returns its id and True, or, where its dedupe key is known, the id it has and False: then
     nothing is written. A peer that heard no answer sends again (RFC5321 6.1).
@@ -165,8 +166,7 @@ def accept(
     spool.record(connection, new.body, now)
     connection.execute(_ADD_MESSAGE, _message_row(new, now))
     connection.execute(_ADD_RECIPIENTS, _recipient_rows(new, now))
-    for job in jobs:
-        queue.put(connection, job, now)
+    put_all(connection, jobs, now)
     audit.record(
         connection,
         now=now,

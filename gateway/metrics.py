@@ -22,8 +22,9 @@ from certs.errors import DirectError, Reason
 from certs.evidence import Evidence
 from gateway.ports import BodySink, Delivery, Directory, Envelope, Reception, Sender, Session
 from gateway.queue import Job
+from gateway.results import Done, Result, Retry
 from gateway.revocation_watch import Alert
-from gateway.worker import Done, Handler, Result, Retry
+from gateway.worker import Handler
 
 __all__ = ["Metrics"]
 

@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
-from gateway import audit, capabilities, mdn, messages, progress, queue, spool
+from certs.ports import Database
+from gateway import audit, capabilities, mdn, messages, progress, spool
 from gateway.judgement import Judgement, Opened
 from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
 from gateway.ports import StoredBody
@@ -40,6 +41,7 @@ __all__ = [
     "send",
     "send_on",
     "take_in",
+    "task_of",
     "too_big",
     "undecided",
     "without_key",
@@ -104,6 +106,17 @@ def load(connection: Connection, job: Job) -> Task:
     return Task(message, tuple(messages.recipients_of(connection, identifier)))
 
 
+async def task_of(database: Database, job: Job) -> Task:
+    """Return the message that `job` is about, and do not ask for what is known already.
+
+    Raises:
+        DirectError: as `load`.
+    """
+    if isinstance(job.known, Task):
+        return job.known
+    return await database.read(lambda c: load(c, job))
+
+
 def must_go_on(job: Job) -> None:
     """Return where `job` is to be done.
 
@@ -121,7 +134,7 @@ def send_on(
     *,
     now: datetime,
 ) -> None:
-    """Queue each sealed copy for its domain."""
+    """Record each sealed copy and for whom it is."""
     for copy in copies:
         spool.record(connection, copy.body, now)
         for decision in copy.recipients:
@@ -134,13 +147,6 @@ def send_on(
                 now=now,
                 sealed=copy.body,
             )
-        payload: dict[str, Any] = {
-            "message": str(message.id),
-            "body": copy.body.key,
-            "size": copy.body.size,
-        }
-        job = NewJob("deliver", payload, now, destination=copy.domain)
-        queue.put(connection, job, now)
     if copies:
         # Earlier tries sealed for others.
         before = dict(message.evidence or {}).get("recipients", {})

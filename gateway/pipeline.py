@@ -26,6 +26,7 @@ from certs.errors import DirectError, Reason
 from certs.identity import Identity
 from certs.policy import CertificatePolicy, loosest
 from certs.ports import Clock, Database
+from fhir_bridge.inbound import NoticeShown
 from gateway import messages, progress, spool
 from gateway.inbox import Arrival, Inbox, store, trust_shown
 from gateway.judgement import (
@@ -44,13 +45,13 @@ from gateway.outcomes import (
     Task,
     expired,
     give_up,
-    load,
     must_go_on,
     put_off,
     refuse,
     send,
     send_on,
     take_in,
+    task_of,
     too_big,
     undecided,
     without_key,
@@ -58,10 +59,11 @@ from gateway.outcomes import (
 from gateway.ports import BodyStore, Directory, Envelope, Keys, RetryAt, StoredBody
 from gateway.progress import Change
 from gateway.queue import Job
+from gateway.results import Done, Record, Result, Retry
 from gateway.scratch import scratch
 from gateway.sealer import Sealer
+from gateway.transmission import deliveries
 from gateway.trust import Trust
-from gateway.worker import Done, Record, Result, Retry
 from trust_bundles.decision import Decision
 
 __all__ = ["Pipeline"]
@@ -104,7 +106,7 @@ class Pipeline:
     async def outgoing(self, job: Job) -> Result:
         """Secure one accepted message; say of each recipient whether it is sent on."""
         now = self._clock()
-        task = await self._database.read(lambda c: load(c, job))  # (io)
+        task = await task_of(self._database, job)  # (io)
         waiting = [r.address for r in task.recipients if r.state == "queued" and not r.body_key]
         try:
             must_go_on(job)
@@ -125,9 +127,10 @@ class Pipeline:
             give_up(connection, task.message, failed, now=now)
             progress.announce(connection, task.message, now)
 
+        then = deliveries(task, sealed, now)
         if due is not None and later and later[0].reason is not None:
-            return Retry(due, later[0].reason, later[0].detail or "", record)
-        return Done(record)
+            return Retry(due, later[0].reason, later[0].detail or "", record, then=then)
+        return Done(record, then)
 
     async def _secured(
         self, task: Task, waiting: Sequence[DirectAddress], now: datetime
@@ -153,7 +156,7 @@ class Pipeline:
     async def incoming(self, job: Job) -> Result:
         """Open one message from the backbone; deliver it to those of its recipients who trust."""
         now = self._clock()
-        task = await self._database.read(lambda c: load(c, job))  # (io)
+        task = await task_of(self._database, job)  # (io)
         if not task.waiting:
             return Done()
         envelope = Envelope(task.message.envelope_sender, task.addresses)
@@ -202,12 +205,7 @@ class Pipeline:
         content = await self._keep(task, inner)  # (io)
         entries = []
         for mailbox in judgement.accepted:
-            # Why this one trusts the signer, not why others do.
-            verdict = judgement.deciding_for(mailbox)
-            anchor = verdict.anchor if verdict else None
-            bundle = await self._trust.bundle_of(anchor, mailbox, now) if anchor else None  # (io)
-            trust = trust_shown(opened, verdict, bundle, now)
-            arrival = Arrival(message.id, content, facts.message_id, trust, message.received_at)
+            arrival = await self._arrival(task, opened, judgement, content, mailbox, now)  # (io)
             entries.append(await self._inbox.entry(arrival, inner, mailbox))  # (io)
         answers = [
             answer
@@ -225,12 +223,35 @@ class Pipeline:
 
         return record
 
+    async def _arrival(
+        self,
+        task: Task,
+        opened: Opened,
+        judgement: Judgement,
+        content: StoredBody,
+        mailbox: DirectAddress,
+        now: datetime,
+    ) -> Arrival:
+        """Return the message as it arrives at `mailbox`."""
+        # Why this one trusts the signer, not why others do.
+        verdict = judgement.deciding_for(mailbox)
+        anchor = verdict.anchor if verdict else None
+        bundle = await self._trust.bundle_of(anchor, mailbox, now) if anchor else None  # (io)
+        trust = trust_shown(opened, verdict, bundle, now)
+        header, received_at = opened.facts.message_id, task.message.received_at
+        return Arrival(task.message.id, content, header, trust, received_at)
+
     async def _notice(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
     ) -> Record:
         """Learn from a trusted MDN or DSN; it is never answered (AS-079, AS-091)."""
         notice = await asyncio.to_thread(read_notice, inner, opened.facts)
         content = await self._keep(task, inner)  # (io)
+        entries = []
+        told = NoticeShown(notice.kind.value, notice.original_message_id)
+        for mailbox in judgement.accepted if self._inbox.shows_notices else ():
+            arrival = await self._arrival(task, opened, judgement, content, mailbox, now)  # (io)
+            entries.append(await self._inbox.notice(arrival, inner, mailbox, told))  # (io)
 
         def record(connection: Connection) -> None:
             parent, changes = learn(connection, notice, judgement.accepted, now=now)
@@ -245,6 +266,8 @@ class Pipeline:
                 kind=notice.kind,
                 parent=parent,
             )
+            for entry in filter(None, entries):
+                store(connection, entry, now)
 
         return record
 

@@ -38,6 +38,7 @@ __all__ = [
     "finish",
     "get",
     "hand_back",
+    "lease_token",
     "list_jobs",
     "put",
     "renew",
@@ -75,6 +76,7 @@ class Job:
     """A job as it is in the queue. `attempts` counts the claims, this one included.
 
     `errors` counts how often, in a row, it ended as nobody foresaw, its process's death included.
+    `known` is what its maker knew as it was committed, where the same process does it at once.
     """
 
     id: UUID
@@ -91,6 +93,7 @@ class Job:
     detail: str | None
     payload: Mapping[str, Any]
     errors: int = 0
+    known: object = None
 
 
 class LeaseLostError(DirectError):
@@ -149,7 +152,7 @@ def claim(
         "now": now,
         "count": limit,
         "until": now + timedelta(seconds=lease_s),
-        "token": UUID(bytes=holder + os.urandom(16 - len(holder))),
+        "token": lease_token(holder),
     }
     if not_to:
         values["not_to"] = list(not_to)
@@ -269,6 +272,11 @@ def break_leases(connection: sa.Connection, now: datetime, holder: bytes = b"") 
     return connection.execute(_FREE, theirs).rowcount
 
 
+def lease_token(holder: bytes) -> UUID:
+    """Return a new token that begins with `holder`."""
+    return UUID(bytes=holder + os.urandom(16 - len(holder)))
+
+
 def list_jobs(
     connection: sa.Connection,
     *,
@@ -289,6 +297,10 @@ def get(connection: sa.Connection, job_id: UUID) -> Job | None:
     """Return the job with this id."""
     row = connection.execute(sa.select(*_COLUMNS).where(jobs.c.id == job_id)).first()
     return _job(row) if row else None
+
+
+def _token(holder: bytes) -> UUID:
+    return UUID(bytes=holder + os.urandom(16 - len(holder)))
 
 
 def _settle(connection: sa.Connection, job: Job, **values: object) -> None:

@@ -170,7 +170,7 @@ class SpoolSink:
             if self._file is None:
                 self._memory += data
             else:
-                _write_all(self._file, data)
+                _write_all(self._file, data, self._size)
         except OSError as error:
             raise _failed("write", error) from None
         self._hash.update(data)
@@ -180,7 +180,7 @@ class SpoolSink:
     def _spill(self) -> io.FileIO:
         descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         file = io.FileIO(descriptor, "wb")
-        _write_all(file, self._memory)
+        _write_all(file, self._memory, 0)
         self._memory = bytearray()
         return file
 
@@ -262,12 +262,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_all(file: io.FileIO, data: bytes | bytearray | memoryview) -> None:
+def _write_all(file: io.FileIO, data: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of `data`: the system takes part of it where the disk or a quota ends."""
     with memoryview(data) as rest:
         written = 0
         while written < len(rest):
-            written += file.write(rest[written:])
+            written += os.pwrite(file.fileno(), rest[written:], offset + written)
 
 
 def _failed(verb: str, error: OSError) -> DirectError:

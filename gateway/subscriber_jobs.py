@@ -18,7 +18,8 @@ from certs.errors import Reason
 from fhir_bridge.notifier import Notifier
 from gateway import queue
 from gateway.queue import Job, NewJob
-from gateway.worker import Done, Handler, Result, Retry
+from gateway.results import Done, Result, Retry
+from gateway.worker import Handler
 
 __all__ = ["SUBSCRIBER", "SubscriberJobs", "subscriber_handler"]
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -22,16 +23,16 @@ from sqlalchemy import Connection
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from gateway import messages, progress, timeline
-from gateway.messages import Recipient
+from gateway.messages import Message, Recipient
 from gateway.observer import Observer
-from gateway.outcomes import Task, load, must_go_on
+from gateway.outcomes import Sealed, Task, must_go_on, task_of
 from gateway.ports import Attempt, BodyStore, RetryAt, Sender
 from gateway.progress import Change
-from gateway.queue import Job
+from gateway.queue import Job, NewJob
+from gateway.results import Done, Next, Result, Retry
 from gateway.tracking import Event, State
-from gateway.worker import Done, Result, Retry
 
-__all__ = ["Transmission"]
+__all__ = ["Transmission", "deliveries"]
 
 LATE_AT_A_TIME: Final = 100
 
@@ -60,7 +61,7 @@ class Transmission:
 
     async def deliver(self, job: Job) -> Result:
         """Deliver one sealed copy to its domain; retry those recipients that may work later."""
-        task = await self._database.read(lambda c: load(c, job))
+        task = await task_of(self._database, job)
         body_key = job.payload["body"]
         waiting = [r for r in task.recipients if _waits_for(r, body_key)]
         if not waiting:
@@ -149,6 +150,32 @@ class Transmission:
         if message is not None:
             changes = [_overdue(recipient) for recipient in recipients]
             progress.advance(connection, message, changes, now=now)
+
+
+def deliveries(task: Task, copies: Sequence[Sealed], now: datetime) -> list[Next]:
+    """Return the jobs that deliver the sealed copies, one for each domain."""
+    return [Next(_delivery(task.message, copy, now), _sealed(task, copy)) for copy in copies]
+
+
+def _delivery(message: Message, copy: Sealed, now: datetime) -> NewJob:
+    payload: dict[str, Any] = {
+        "message": str(message.id),
+        "body": copy.body.key,
+        "size": copy.body.size,
+    }
+    return NewJob("deliver", payload, now, destination=copy.domain)
+
+
+def _sealed(task: Task, copy: Sealed) -> Task:
+    """Return `task` as it is once `send_on` has written of this copy."""
+    theirs = {decision.address for decision in copy.recipients}
+    return Task(
+        task.message,
+        tuple(
+            replace(r, body_key=copy.body.key) if r.address in theirs else r
+            for r in task.recipients
+        ),
+    )
 
 
 def _by_message(late: Sequence[Recipient]) -> dict[UUID, list[Recipient]]:

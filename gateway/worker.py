@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,27 +24,26 @@ from sqlalchemy import Connection
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from gateway import queue
+from gateway.begun import begun
 from gateway.destinations import Destinations, Rooms
-from gateway.queue import Job, LeaseLostError
+from gateway.queue import Job, LeaseLostError, NewJob
+from gateway.results import Done, Failed, Next, Result, Retry
+from gateway.settlement import Broken, hand_back, settle
 
 __all__ = [
     "ERRORS",
     "Abandon",
-    "Done",
-    "Failed",
     "Handler",
-    "Record",
-    "Result",
-    "Retry",
     "Worker",
 ]
 
 T = TypeVar("T")
-Record: TypeAlias = Callable[[Connection], object]
 
 # After an error that no handler foresaw: one minute, doubled at each attempt up to an hour.
 _BACK_OFF: Final = timedelta(minutes=1)
 _BACK_OFF_LIMIT: Final = timedelta(hours=1)
+# So many are looked for where more are begun than found: room for what comes meanwhile.
+_FEW: Final = 2
 # So many in a row, over some four hours, and the job is a dead letter.
 ERRORS: Final = 10
 _RECORD_TRIES: Final = 5
@@ -54,52 +53,6 @@ _SILENT: Final = frozenset({Reason.BACKBONE_UNAVAILABLE})
 
 _log = structlog.get_logger(__name__)
 
-
-def _nothing(_: Connection) -> None:
-    """Record nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The job is done; `record` writes what came of it."""
-
-    record: Record = _nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """The job is to be tried again at `due_at`.
-
-    `answered`: the job's destination is there and works, whatever the reason.
-    """
-
-    due_at: datetime
-    reason: Reason
-    detail: str
-    record: Record = _nothing
-    answered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The job cannot be done; it is kept as a dead letter."""
-
-    reason: Reason
-    detail: str
-    record: Record = _nothing
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """The handler raised; the job is to be tried again at `due_at`."""
-
-    due_at: datetime
-    reason: Reason
-    detail: str
-    record: Record = _nothing
-
-
-Result: TypeAlias = Done | Retry | Failed
 Handler: TypeAlias = Callable[[Job], Coroutine[Any, Any, Result]]
 Abandon: TypeAlias = Callable[[Connection, Job, datetime], object]
 
@@ -120,6 +73,9 @@ class Worker:
     seconds to end; what is left then is cancelled and handed back. `abandon` is called as a job
     that broke too often becomes a dead letter. `holder` begins its lease tokens; where it has no
     room for what it is woken for, it lets `others` know.
+
+    It is a `gateway.begun.Taker` too: while none wait that were due before, who commits a job may
+    have it begun at once, without a look at the queue and without asking for what it just wrote.
     """
 
     def __init__(
@@ -149,6 +105,9 @@ class Worker:
         self._holder = holder
         self._others = others
         self._running: set[asyncio.Task[None]] = set()
+        self._begun = 0  # jobs that wait for their commit
+        self._sought = 0  # the room kept for those that are being looked for
+        self._more = True  # are there perhaps others that are due?
         self._leases: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._event = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -161,6 +120,26 @@ class Worker:
 
     def help_out(self) -> None:
         """Look for jobs now: another process has more than it can do."""
+        self._event.set()
+
+    def begin(self, new: NewJob) -> Job | None:
+        """Return `new` under a lease, where there is room for it; end it by `start` or `leave`."""
+        if self._more:
+            return None
+        job = self._begin(new, self._free())
+        # What is put now is to be found before others are begun.
+        self._more = job is None
+        return job
+
+    def start(self, job: Job, known: object) -> None:
+        """Do a job of `begin`, now that it is committed."""
+        self._begun -= 1
+        self._start(replace(job, known=known))
+
+    def leave(self, job: Job) -> None:
+        """Forget a job of `begin` that was not committed, or was put to wait."""
+        self._begun -= 1
+        self._destinations.left(job.destination)
         self._event.set()
 
     def stop(self) -> None:
@@ -184,23 +163,43 @@ class Worker:
 
     async def _start_due(self) -> bool:
         """Start what is due and fits; say whether there may be more."""
-        free = self._concurrency - len(self._running)
-        if free == 0:
+        free = self._free() if self._more else min(self._free(), _FEW)
+        if free <= 0:
             return False
         now = self._clock()
         rooms = self._destinations.rooms(now)
+        self._sought = free
         try:
             claimed, jobs = await self._database.write(lambda c: self._claim(c, free, rooms, now))
         except DirectError as error:
             _log.error("jobs cannot be claimed", reason=error.reason.code, detail=error.detail)
             return False
+        finally:
+            self._sought = 0
         for job in jobs:
             self._destinations.begun(job.destination)
-            task = asyncio.create_task(self._do(job), name=f"job {job.id}")
-            self._running.add(task)
-            self._leases[job.id] = job, task
-            task.add_done_callback(partial(self._ended, job))
+            self._start(job)
+        self._more = claimed == free or bool(rooms.closed)
         return claimed == free
+
+    def _free(self) -> int:
+        return self._concurrency - len(self._running) - self._begun - self._sought
+
+    def _begin(self, new: NewJob, free: int) -> Job | None:
+        now = self._clock()
+        if free <= 0 or new.key is not None or new.due_at > now or self._stopping.is_set():
+            return None
+        if not self._destinations.has_room(new.destination, now):
+            return None
+        self._begun += 1
+        self._destinations.begun(new.destination)
+        return begun(new, now=now, lease_s=self._lease_s, holder=self._holder)
+
+    def _start(self, job: Job) -> None:
+        task = asyncio.create_task(self._do(job), name=f"job {job.id}")
+        self._running.add(task)
+        self._leases[job.id] = job, task
+        task.add_done_callback(partial(self._ended, job))
 
     def _claim(
         self, connection: Connection, limit: int, rooms: Rooms, now: datetime
@@ -233,7 +232,7 @@ class Worker:
     async def _do(self, job: Job) -> None:
         """Run the handler of `job` and record what came of it."""
         answered = True
-        outcome: Result | _Broken
+        outcome: Result | Broken
         try:
             if job.errors >= ERRORS:
                 outcome = self._dead(job, Reason.INTERNAL, "its process died too often")
@@ -253,7 +252,7 @@ class Worker:
         else:
             await self._record_broken(job, self._unforeseen(job, error))
 
-    def _unforeseen(self, job: Job, error: BaseException) -> _Broken | Failed:
+    def _unforeseen(self, job: Job, error: BaseException) -> Broken | Failed:
         """Return what to do where a handler raised instead of returning a result."""
         if isinstance(error, DirectError):
             reason, detail = error.reason, error.detail
@@ -263,7 +262,7 @@ class Worker:
         if job.errors + 1 >= ERRORS:
             return self._dead(job, reason, detail)
         wait = min(_BACK_OFF * 2**job.errors, _BACK_OFF_LIMIT)
-        return _Broken(self._clock() + wait, reason, detail)
+        return Broken(self._clock() + wait, reason, detail)
 
     def _dead(self, job: Job, reason: Reason, detail: str) -> Failed:
         """Return the end of a job that broke too often; whom it concerns is told."""
@@ -271,32 +270,57 @@ class Worker:
         _log.error("dead letter", job=str(job.id), kind=job.kind, message=about, detail=detail)
         return Failed(reason, detail, lambda c: self._abandon(c, job, self._clock()))
 
-    async def _record_broken(self, job: Job, outcome: _Broken | Failed) -> None:
+    async def _record_broken(self, job: Job, outcome: Broken | Failed) -> None:
         """Record the end of a broken job, also where telling of it breaks as well."""
         error = await _outcome(self._record(job, outcome))
-        if isinstance(error, DirectError) or (error and isinstance(outcome, _Broken)):
+        if isinstance(error, DirectError) or (error and isinstance(outcome, Broken)):
             raise error
         if error is not None:
             await self._record(job, Failed(outcome.reason, outcome.detail))
 
-    async def _record(self, job: Job, result: Result | _Broken) -> None:
+    async def _record(self, job: Job, result: Result | Broken) -> None:
         """Commit the outcome, with some patience for a database that fails just now.
 
         The work is done and may have left the machine: forgetting it would do it twice.
         """
-        for tries_left in reversed(range(_RECORD_TRIES)):
-            try:
-                await self._database.write(lambda c: _settle(c, job, result))
-                break
-            except LeaseLostError:
-                _log.warning("done after its lease", job=str(job.id), kind=job.kind)
-                break
-            except DirectError as error:
-                _log.error("outcome not recorded", job=str(job.id), detail=error.detail)
-                if not tries_left:
-                    raise
-            await asyncio.sleep(self._poll_s)
+        following = [] if isinstance(result, Broken | Failed) else self._following(result.then)
+        under_way: Collection[UUID] = ()
+        try:
+            for tries_left in reversed(range(_RECORD_TRIES)):
+                try:
+                    under_way = await self._database.write(
+                        lambda c: settle(c, job, result, following, self._clock())
+                    )
+                    break
+                except LeaseLostError:
+                    _log.warning("done after its lease", job=str(job.id), kind=job.kind)
+                    break
+                except DirectError as error:
+                    _log.error("outcome not recorded", job=str(job.id), detail=error.detail)
+                    if not tries_left:
+                        raise
+                await asyncio.sleep(self._poll_s)
+        finally:
+            self._go_on(following, under_way)
         self._leases.pop(job.id, None)
+
+    def _following(self, then: Sequence[Next]) -> list[tuple[Next, Job | None]]:
+        """Return what follows, and as which job where it can begin: one in the room of the first."""
+        return [
+            (one, self._begin(one.job, 1 if number == 0 else self._free()))
+            for number, one in enumerate(then)
+        ]
+
+    def _go_on(
+        self, following: Iterable[tuple[Next, Job | None]], committed: Collection[UUID]
+    ) -> None:
+        for one, job in following:
+            if job is None:
+                continue
+            if job.id in committed:
+                self.start(job, one.known)
+            else:
+                self.leave(job)
 
     async def _renew(self) -> None:
         """Keep the leases of what runs; cancel what was lost to another worker."""
@@ -334,7 +358,7 @@ class Worker:
         if not jobs:
             return
         try:
-            await self._database.write(lambda c: _hand_back(c, jobs))
+            await self._database.write(lambda c: hand_back(c, jobs))
         except DirectError as error:  # their leases will end by themselves
             _log.error("jobs not handed back", reason=error.reason.code, detail=error.detail)
 
@@ -345,31 +369,11 @@ async def _outcome(work: Coroutine[Any, Any, T]) -> T | BaseException:
     return outcomes[0]
 
 
-def _settle(connection: Connection, job: Job, result: Result | _Broken) -> None:
-    """Record `result` and give up the lease. The lease first: a lost one records nothing."""
-    match result:
-        case Done():
-            queue.finish(connection, job)
-        case Retry():
-            queue.retry(connection, job, result.due_at, result.reason, result.detail)
-        case _Broken():
-            queue.retry(connection, job, result.due_at, result.reason, result.detail, broken=True)
-        case Failed():
-            queue.fail(connection, job, result.reason, result.detail)
-    result.record(connection)
-
-
-def _told(job: Job, outcome: Result | _Broken) -> dict[str, object]:
+def _told(job: Job, outcome: Result | Broken) -> dict[str, object]:
     """Return what the log says of a job that has come to an end."""
     reason = None if isinstance(outcome, Done) else outcome.reason.code
     ended = type(outcome).__name__.strip("_").lower()
     return {"job": str(job.id), "kind": job.kind, "ended": ended, "reason": reason}
-
-
-def _hand_back(connection: Connection, jobs: Iterable[Job]) -> None:
-    for job in jobs:
-        with suppress(LeaseLostError):  # its outcome was committed as it was cancelled
-            queue.hand_back(connection, job)
 
 
 def _place(error: BaseException) -> str:

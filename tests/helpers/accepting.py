@@ -29,8 +29,9 @@ from gateway.database import SqlDatabase
 from gateway.logs import log_to
 from gateway.messages import Direction, MessageState, NewMessage, Source
 from gateway.queue import Job, NewJob
+from gateway.results import Done, Result
 from gateway.spool import INLINE_OCTETS, SpoolBodies
-from gateway.worker import Done, Result, Worker
+from gateway.worker import Worker
 from tests.helpers.database import open_sqlite
 
 __all__ = ["Store", "clock", "content_of", "open_store"]

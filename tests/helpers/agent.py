@@ -42,12 +42,13 @@ from gateway.peers import Peers as KnownPeers
 from gateway.pipeline import Pipeline
 from gateway.ports import Attempt, Delivery, Envelope, Role, Session
 from gateway.queue import Job
+from gateway.results import Done, Failed, Result, Retry
 from gateway.retry import next_attempt
 from gateway.sealer import Sealer
 from gateway.spool import SpoolBodies
 from gateway.transmission import Transmission
 from gateway.trust import Trust
-from gateway.worker import Done, Handler, Result, Retry
+from gateway.worker import Handler
 from tests.helpers.pki import NOW, Ca
 from tests.helpers.places import FixedPlaces
 from trust_bundles import store
@@ -322,7 +323,9 @@ class Agent:
         while claimed := await self.database.write(partial(self._claim, kinds=kinds)):
             for job in claimed:
                 result = await self.handlers[job.kind](job)
-                await self.database.write(partial(_settle, job=job, result=result))
+                await self.database.write(
+                    partial(_settle, job=job, result=result, now=self.clock())
+                )
                 done.append((job.kind, result))
         return done
 
@@ -476,6 +479,7 @@ async def open_agent(
     *,
     policy: CertificatePolicy = DEFAULT_POLICY,
     known: KnownPeers = NO_PEERS,
+    shows_notices: bool = False,
 ) -> AsyncIterator[Agent]:
     """An agent of `direct.hillside.example` that trusts the peers' CA, and is trusted.
 
@@ -484,7 +488,8 @@ async def open_agent(
     clock, discovery, keys, peers = Clock(), Discovery(), OurKeys(), Peers()
     mail_servers: set[DirectAddress] = set()
     bodies = SpoolBodies(database=database, folder=folder / "spool", clock=clock)
-    inbox = Inbox(places=FixedPlaces(mail_servers), terms=Terms())
+    places = FixedPlaces(mail_servers)
+    inbox = Inbox(places=places, terms=Terms(), shows_notices=shows_notices)
     notices = Notices(bodies=bodies, hostname=HOSTNAME)
     metrics = Metrics()
     woken: list[None] = []
@@ -569,7 +574,7 @@ def _hashed_secret() -> str:
     return domains.hash_password("secret")
 
 
-def _settle(connection: sa.Connection, job: Job, result: Result) -> None:
+def _settle(connection: sa.Connection, job: Job, result: Result, now: datetime) -> None:
     match result:
         case Done():
             queue.finish(connection, job)
@@ -578,3 +583,5 @@ def _settle(connection: sa.Connection, job: Job, result: Result) -> None:
         case _:
             queue.fail(connection, job, result.reason, result.detail)
     result.record(connection)
+    for one in () if isinstance(result, Failed) else result.then:
+        queue.put(connection, one.job, now)

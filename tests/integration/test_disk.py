@@ -20,7 +20,7 @@ from tests.helpers.round_check import Round, settled
 SMALL, LARGE = 1000, 300_000  # in a row of the database, and in a file
 FAULTS = (
     ("ENOSPC", "pwrite64", SMALL),
-    ("ENOSPC", "write", LARGE),
+    ("ENOSPC", "pwrite64", LARGE),
     ("EROFS", "pwrite64", SMALL),
     ("EIO", "fsync", LARGE),
 )
@@ -43,7 +43,7 @@ async def test_a_full_a_read_only_and_a_broken_disk_are_451_until_they_are_well_
                 inject = ("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}")
                 async with traced(process.pid, tmp_path / "trace", *inject):
                     assert (await refused(around, octets)).startswith("451 4.3.0 "), error
-                sent.received.append(f"<{error}.{calls}@test.example>")
+                sent.received.append(f"<{error}.{octets}@test.example>")
                 await around.receive_once(sent.received[-1], LARGE)
             assert await settled(around, sent) is None
 

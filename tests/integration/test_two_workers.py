@@ -13,7 +13,8 @@ from certs.errors import Reason
 from gateway import audit, queue
 from gateway.database import SqlDatabase
 from gateway.queue import Job, NewJob
-from gateway.worker import Done, Handler, Result, Retry, Worker
+from gateway.results import Done, Result, Retry
+from gateway.worker import Handler, Worker
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 JOBS = 120

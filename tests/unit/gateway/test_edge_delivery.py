@@ -14,7 +14,7 @@ from gateway import queue_control
 from gateway.database import SqlDatabase
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message, MessageState, Source
-from gateway.worker import Retry
+from gateway.results import Retry
 from tests.helpers.agent import (
     CHEN,
     NURSE,

@@ -15,7 +15,7 @@ from certs.evidence import Evidence
 from gateway.metrics import Metrics
 from gateway.ports import Attempt, Delivery, Envelope, Role, Session
 from gateway.queue import Job, JobState
-from gateway.worker import Done, Failed, Result, Retry
+from gateway.results import Done, Failed, Result, Retry
 from tests.helpers.memory_reception import MemoryReception, MemorySink
 from tests.helpers.pki import NOW
 

@@ -22,7 +22,7 @@ from gateway.database import SqlDatabase
 from gateway.header import parse_header
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, MessageState
-from gateway.worker import Done, Retry
+from gateway.results import Done, Retry
 from tests.helpers.agent import (
     BACKBONE,
     CHEN,

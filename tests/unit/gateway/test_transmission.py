@@ -17,10 +17,10 @@ from gateway.database import SqlDatabase
 from gateway.mdn import Disposition
 from gateway.messages import MessageState
 from gateway.progress import Change
+from gateway.results import Retry
 from gateway.timeline import timeline
 from gateway.tracking import Event
 from gateway.transmission import LATE_AT_A_TIME, Transmission
-from gateway.worker import Retry
 from tests.helpers.agent import (
     CHEN,
     DAY,

@@ -19,7 +19,8 @@ from certs.ports import Database
 from gateway import audit, queue, queue_control
 from gateway.database import SqlDatabase
 from gateway.queue import Job, JobState, NewJob
-from gateway.worker import ERRORS, Abandon, Done, Failed, Handler, Result, Retry, Worker
+from gateway.results import Done, Failed, Result, Retry
+from gateway.worker import ERRORS, Abandon, Handler, Worker
 
 T = TypeVar("T")
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
