@@ -38,9 +38,13 @@ from fhir_bridge.terms import (
 )
 from fhir_bridge.trust import Trust, instant, trust_extension
 
-__all__ = ["InboundView", "view"]
+__all__ = ["InboundView", "NoticeShown", "view"]
 
 TOPIC_CHARACTERS_MAX: Final = 1000
+_NOTIFICATION: Final = {
+    "system": "http://terminology.hl7.org/CodeSystem/communication-category",
+    "code": "notification",
+}
 # What a mail program says of importance, and what FHIR calls it (fhir.md 3.3).
 _ASAP: Final = {("x-priority", "1"), ("priority", "urgent")}
 _URGENT: Final = {("importance", "high"), ("x-priority", "2")}
@@ -50,6 +54,14 @@ _ROUTINE: Final = {
     ("x-priority", "5"),
     ("priority", "non-urgent"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeShown:
+    """What a notification is, mdn or dsn, and the Message-ID that it is about, where it says so."""
+
+    kind: str
+    about: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,7 @@ class InboundView:
     in_reply_to: str | None
     documents: tuple[JSON, ...] = ()
     provenance: JSON | None = None
+    notice: bool = False
 
 
 def view(
@@ -77,18 +90,20 @@ def view(
     trust: Trust,
     terms: Terms,
     status: InboundStatus = InboundStatus.COMPLETED,
+    notice: NoticeShown | None = None,
 ) -> InboundView:
     """Return the `Communication` that `mailbox` gets for `message`, the decrypted RFC 5322 one.
 
     `message_uuid` is the gateway's id, `body_key` names the stored octets of `message`. Ids of
     resources derive from `message_uuid` and `mailbox`, so that a repeated job makes no second.
+    `notice`: it is a notification, which operators may have shown.
     """
     found = index(message)
     root = found.root
     identity = uuid5(message_uuid, f"Communication/{mailbox.key}")
     message_id, generated = _message_id(message, root, mailbox)
     references = message_ids(root.header("references") or "")
-    answered = message_ids(root.header("in-reply-to") or "")
+    answered = _answered(root, notice)
     thread_id = clean((*references, *answered, message_id)[0])
     payloads = payloads_of(
         message,
@@ -106,6 +121,7 @@ def view(
         "identifier": [_identifier(message_id, generated, terms)],
         "status": status.value,
         **_of_header(root, answered),
+        **_category(notice, terms),
         "received": instant(received_at),
         "recipient": _recipients(root, mailbox, terms),
     }
@@ -122,6 +138,7 @@ def view(
         in_reply_to=answered[0] if answered else None,
         documents=resources,
         provenance=provenance(communication, raw=payloads.raw.id, documents=resources, trust=trust),
+        notice=notice is not None,
     )
 
 
@@ -136,6 +153,19 @@ def _of_header(root: Part, answered: tuple[str, ...]) -> JSON:
         logical = {"type": "Communication", "identifier": mid_identifier(answered[0])}
         found["inResponseTo"] = [logical]
     return found
+
+
+def _answered(root: Part, notice: NoticeShown | None) -> tuple[str, ...]:
+    if notice is not None and notice.about is not None:
+        return (notice.about,)
+    return message_ids(root.header("in-reply-to") or "")
+
+
+def _category(notice: NoticeShown | None, terms: Terms) -> JSON:
+    if notice is None:
+        return {}
+    codings = [_NOTIFICATION, {"system": terms.system("notice"), "code": notice.kind}]
+    return {"category": [{"coding": codings}]}
 
 
 def _message_id(message: BinaryIO, root: Part, mailbox: DirectAddress) -> tuple[str, bool]:

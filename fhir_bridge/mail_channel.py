@@ -27,7 +27,7 @@ from fhir_bridge.compose import Letter, compose
 from fhir_bridge.headers import Mailbox
 from fhir_bridge.hook_calls import Event
 from fhir_bridge.ports import Bodies, Outbox, Submission
-from fhir_bridge.terms import JSON, message_id_of
+from fhir_bridge.terms import JSON, Terms, message_id_of
 
 __all__ = ["MailChannel", "is_notice", "notice"]
 
@@ -100,6 +100,12 @@ def notice(
     )
 
 
-def is_notice(resource: JSON) -> bool:
-    """Say whether a Communication is a notice of this or another gateway."""
-    return (message_id_of(resource.get("identifier", ())) or "").startswith(_NOTICE)
+def is_notice(resource: JSON, terms: Terms) -> bool:
+    """Say whether a Communication is a notice of this or another gateway, or an MDN or DSN.
+
+    To tell of an MDN by mail would bring the next one.
+    """
+    if (message_id_of(resource.get("identifier", ())) or "").startswith(_NOTICE):
+        return True
+    codings = (c for each in resource.get("category", ()) for c in each.get("coding", ()))
+    return any(coding.get("system") == terms.system("notice") for coding in codings)

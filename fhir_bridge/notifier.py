@@ -155,7 +155,7 @@ class Notifier:
     async def _by_mail(self, work: _Work, now: datetime) -> Attempt:
         recipient = mail_address(work.subscription["channel"].get("endpoint"))
         told = work.resource
-        if recipient is None or told is None or is_notice(told.resource()):
+        if recipient is None or told is None or is_notice(told.resource(), self._terms):
             return self._attempt(work, None)
         sender = _sender(work.client, told.owner)
         if sender is None:

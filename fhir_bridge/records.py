@@ -27,7 +27,7 @@ from fhir_bridge.local_directory import with_actors, with_patient
 from fhir_bridge.read_state import store_read_task
 from fhir_bridge.requests import outcome_of
 from fhir_bridge.store import Stored, by_id, by_message, insert, read, replace
-from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms
+from fhir_bridge.terms import DEFAULT_CANONICAL, JSON, Terms, extension_value
 from fhir_bridge.threads import find_message, in_thread
 
 __all__ = ["delivery_changed", "store_received", "store_tasks"]
@@ -53,7 +53,10 @@ def store_received(
     owner = received.mailbox.key
     if read(connection, "Communication", identity, [owner]) is not None:
         return identity
-    communication = with_actors(connection, _answering(connection, received, owner), owner=owner)
+    answered = (
+        find_message(connection, owner, received.in_reply_to) if received.in_reply_to else None
+    )
+    communication = with_actors(connection, _answering(received, answered, terms), owner=owner)
     communication, documents = with_patient(
         connection, communication, received.documents, owner=owner
     )
@@ -65,7 +68,7 @@ def store_received(
         connection,
         communication,
         owner=owner,
-        thread_id=received.thread_id,
+        thread_id=str(extension_value(communication, terms.extension("thread-id"))),
         now=now,
         terms=terms,
     )
@@ -160,13 +163,19 @@ def _tell_requests(
                 replace(connection, request, after, now=now, terms=terms)
 
 
-def _answering(connection: sa.Connection, received: InboundView, owner: str) -> JSON:
+def _answering(received: InboundView, answered: Stored | None, terms: Terms) -> JSON:
     """Return the resource with a literal reference to the message it answers, if it is here."""
     communication = dict(received.communication)
-    if received.in_reply_to is not None:
-        answered = find_message(connection, owner, received.in_reply_to)
-        if answered is not None:
-            logical = communication["inResponseTo"][0]
-            literal = {"reference": f"Communication/{answered.id}", **logical}
-            communication["inResponseTo"] = [literal]
+    if answered is None:
+        return communication
+    literal = {"reference": f"Communication/{answered.id}", **communication["inResponseTo"][0]}
+    communication["inResponseTo"] = [literal]
+    url = terms.extension("thread-id")
+    root = extension_value(answered.resource(), url) if received.notice else None
+    if root is not None:
+        # A notification has no References: it belongs to the thread of what it is about.
+        communication["extension"] = [
+            {**item, "valueString": root} if item["url"] == url else item
+            for item in communication["extension"]
+        ]
     return communication

@@ -115,7 +115,12 @@ def _handlers(
     places = StoredPlaces(database=database, configured=configured)
     mailboxes = MailboxSender(hostname=hostname, servers=places)
     stack.push_async_callback(mailboxes.close)
-    inbox = Inbox(places=places, terms=Terms(), status=config.fhir.inbound_status)
+    inbox = Inbox(
+        places=places,
+        terms=Terms(),
+        status=config.fhir.inbound_status,
+        shows_notices=config.fhir.show_notices,
+    )
     notices = Notices(bodies=bodies, hostname=hostname)
     pipeline = Pipeline(
         database=database,

@@ -90,7 +90,7 @@ class Places(Protocol):
 
 
 class Inbox:
-    """Makes what is stored for each local recipient."""
+    """Makes what is stored for each local recipient. `shows_notices`: of notifications, too."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Inbox:
         self._places = places
         self._terms = terms
         self._status = status
-        self._shows_notices = shows_notices
+        self.shows_notices = shows_notices
 
     async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
         """Return what is to be stored for `mailbox`; `content` holds the message's octets."""
@@ -120,11 +120,11 @@ class Inbox:
     async def notice(
         self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress, told: NoticeShown
     ) -> Entry | None:
-        """Return what is to be stored of a notification; None where it is shown to nobody.
+        """Return what is to be stored of a notification where they are shown.
 
-        Mail servers get none: theirs are the reports of our own (DN-016).
+        None for those with mail servers, who get reports of our own making (DN-016).
         """
-        if not self._shows_notices or (await self._places.place_of(mailbox)).on_server:
+        if (await self._places.place_of(mailbox)).on_server:
             return None
         return Entry(arrival, mailbox, await self._view(arrival, content, mailbox, told))
 

@@ -25,7 +25,7 @@ from certs.ports import Database
 from fhir_bridge.api import create_app
 from fhir_bridge.clients import add_client
 from fhir_bridge.delivery import RecipientState
-from fhir_bridge.inbound import view
+from fhir_bridge.inbound import NoticeShown, view
 from fhir_bridge.ports import Prospect, Submission
 from fhir_bridge.records import delivery_changed, store_received
 from fhir_bridge.scopes import ALL
@@ -201,6 +201,7 @@ class World:
         trust: Trust = TRUST,
         at: datetime = NOW,
         status: InboundStatus = InboundStatus.COMPLETED,
+        notice: NoticeShown | None = None,
     ) -> UUID:
         key = new_id(NOW).hex
         self.bodies.recorded[key] = message
@@ -213,6 +214,7 @@ class World:
             trust=trust,
             terms=TERMS,
             status=status,
+            notice=notice,
         )
         return await self.database.write(lambda c: store_received(c, received, at))
 

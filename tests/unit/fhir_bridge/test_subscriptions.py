@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from certs.errors import DirectError, Reason
 from fhir_bridge.hook_calls import Event, signature
 from fhir_bridge.hooks import Hooks
+from fhir_bridge.inbound import NoticeShown
 from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
 from fhir_bridge.ports import Submission
@@ -414,6 +415,14 @@ async def test_a_direct_message_tells_where_the_news_is_and_nothing_of_it(bench:
 async def test_a_notice_is_not_answered_by_a_notice(bench: Bench) -> None:
     await bench.world.http.post("/Subscription", json=mail_to(BEN))
     await bench.world.receive(MAIL.replace(b"<1@x.example>", b"<subscription-notice.1@x.example>"))
+    await bench.run()
+    assert not bench.world.outbox.submissions
+
+
+async def test_a_notification_that_is_shown_brings_no_notice(bench: Bench) -> None:
+    # The notice would bring the next notification.
+    await bench.world.http.post("/Subscription", json=mail_to(BEN))
+    await bench.world.receive(MAIL, notice=NoticeShown("mdn", None))
     await bench.run()
     assert not bench.world.outbox.submissions
 
