@@ -6,7 +6,7 @@ Store functions: plain synchronous SQL on the caller's connection; they never co
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -22,7 +22,7 @@ __all__ = ["add_binaries", "attach", "find_binary"]
 
 def add_binaries(connection: sa.Connection, rows: Iterable[BinaryRow], now: datetime) -> None:
     """Store `rows`; the bodies they point to are recorded by the caller."""
-    values = [{**asdict(row), "created_at": now} for row in rows]
+    values = [{**{name: getattr(row, name) for name in _NAMES}, "created_at": now} for row in rows]
     if values:
         connection.execute(_ADD, values)
 
@@ -65,3 +65,4 @@ def _row(row: sa.Row[Any]) -> BinaryRow:
 
 
 _ADD: Final = fhir_binary.insert()
+_NAMES: Final = tuple(field.name for field in fields(BinaryRow))

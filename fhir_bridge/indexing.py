@@ -11,11 +11,10 @@ from __future__ import annotations
 import calendar
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from fhir_bridge.registry import COMMON, Kind, ResourceType
@@ -27,11 +26,11 @@ VALUE_CHARACTERS: Final = 512
 _DATE: Final = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?"
 )
+_Rows: TypeAlias = Callable[[str, Any], Iterator["IndexRow"]]
 _STEP: Final = re.compile(r"(ext|part)\(([a-z-]+)\)|([A-Za-z]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRow:
+class IndexRow(NamedTuple):
     """One findable value; see `tables.fhir_index`."""
 
     name: str
@@ -47,12 +46,22 @@ def index_rows(
 ) -> tuple[IndexRow, ...]:
     """Return every index row of `resource`, each once."""
     rows: dict[IndexRow, None] = {}
-    for parameter in (*kind.parameters, *COMMON):
-        for path in parameter.paths:
+    for first, path, name, rows_of in _looked_for(kind):
+        if first in resource:
             for element in elements(resource, path, terms):
-                for row in _ROWS[parameter.kind](parameter.name, element):
-                    rows[row] = None
+                rows.update(dict.fromkeys(rows_of(name, element)))
     return tuple(rows)
+
+
+@cache
+def _looked_for(kind: ResourceType) -> tuple[tuple[str, str, str, _Rows], ...]:
+    """Return each path of each search parameter, after the element of a resource it begins at."""
+    return tuple(
+        (element or "extension", path, parameter.name, _ROWS[parameter.kind])
+        for parameter in (*kind.parameters, *COMMON)
+        for path in parameter.paths
+        for _, _, element in _steps(path)[:1]
+    )
 
 
 def elements(resource: Mapping[str, Any], path: str, terms: Terms) -> list[Any]:
@@ -74,6 +83,7 @@ def _steps(path: str) -> tuple[tuple[str, str, str], ...]:
     return tuple(_STEP.findall(path))
 
 
+@lru_cache(maxsize=1024)  # of one message the same times are asked for several times
 def interval(text: str) -> tuple[datetime, datetime] | None:
     """Return the times that a FHIR date, dateTime or instant covers: from, and up to but without.
 
@@ -203,7 +213,7 @@ def _uri(name: str, element: Any) -> Iterator[IndexRow]:
         yield IndexRow(name, value=element[:VALUE_CHARACTERS])
 
 
-_ROWS: Final = {
+_ROWS: Final[Mapping[Kind, _Rows]] = {
     Kind.CODE: _token,
     Kind.REFERENCE: _reference,
     Kind.DATE: _date,

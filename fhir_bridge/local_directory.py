@@ -26,7 +26,6 @@ from fhir_bridge.terms import JSON, MAILTO
 
 __all__ = ["with_actors", "with_patient"]
 
-_FEW: Final = 4  # so many are asked for one by one
 # In this order: a person rather than a role of theirs, a role rather than a place.
 _ACTORS: Final = ("Practitioner", "PractitionerRole", "Organization", "HealthcareService")
 
@@ -84,31 +83,29 @@ def _of_patient(document: JSON, stated: JSON, literal: JSON) -> JSON:
 
 def _actors(connection: sa.Connection, addresses: Collection[str], home: str) -> dict[str, Stored]:
     """Return the entry of each address, by the address in lower case."""
-    if not addresses:
-        return {}
-    entries: dict[str, list[Stored]] = {}
-    pairs = [("email", address) for address in addresses]
-    for kind in _ACTORS:
-        for row in _having(connection, kind, "email", pairs, home):
-            for telecom in row.resource().get("telecom", ()):
-                value = str(telecom.get("value", "")).lower()
-                if value in addresses and telecom.get("use") != "old":
-                    entries.setdefault(value, []).append(row)
-    for address in addresses - entries.keys():
-        entries[address] = _by_endpoint(connection, address, home)
-    chosen = {address: _one(rows) for address, rows in entries.items()}
-    return {address: row for address, row in chosen.items() if row is not None}
+    entries = {address: _entry(connection, address, home) for address in addresses}
+    return {address: row for address, row in entries.items() if row is not None}
 
 
-def _by_endpoint(connection: sa.Connection, address: str, home: str) -> list[Stored]:
-    """Return who names an Endpoint with this address."""
-    endpoints = _having(connection, "Endpoint", "address", [(None, MAILTO + address)], home)
+def _entry(connection: sa.Connection, address: str, home: str) -> Stored | None:
+    """Return who has this address now, else who names an Endpoint with it."""
+    asked = {"the_address": address, "the_url": MAILTO + address, "the_home": home}
+    rows = [stored_of(row) for row in connection.execute(_ADDRESSED, asked)]
+    present = [row for row in rows if row.type != "Endpoint" and _is_present(row, address)]
+    return _one(present or _naming(connection, [r for r in rows if r.type == "Endpoint"], home))
+
+
+def _is_present(row: Stored, address: str) -> bool:
+    return any(
+        str(telecom.get("value", "")).lower() == address and telecom.get("use") != "old"
+        for telecom in row.resource().get("telecom", ())
+    )
+
+
+def _naming(connection: sa.Connection, endpoints: Sequence[Stored], home: str) -> list[Stored]:
     literals = [(None, f"Endpoint/{endpoint.id}") for endpoint in endpoints]
     return [
-        row
-        for kind in _ACTORS[1:]
-        if literals
-        for row in _having(connection, kind, "endpoint", literals, home)
+        row for kind in _ACTORS[1:] for row in _having(connection, kind, "endpoint", literals, home)
     ]
 
 
@@ -128,34 +125,10 @@ def _having(
     tokens: Iterable[tuple[str | None, str]],
     home: str,
 ) -> list[Stored]:
-    values = list(dict.fromkeys(tokens))
-    if not values:
-        return []
-    if len(values) <= _FEW:
-        asked = {"the_type": kind, "the_name": name, "the_home": home}
-        found = (_by_token(connection, asked, *token) for token in values)
-        return sorted({row.id: row for rows in found for row in rows}.values(), key=_id)
-    ids = sa.select(fhir_index.c.resource_id).where(
-        fhir_index.c.type == kind,
-        fhir_index.c.name == name,
-        fhir_index.c.value.is_not(None),
-        sa.or_(
-            *(
-                sa.and_(
-                    fhir_index.c.value == value,
-                    sa.true() if system is None else fhir_index.c.system == system,
-                )
-                for system, value in values
-            )
-        ),
-    )
-    statement = sa.select(fhir_resource).where(
-        fhir_resource.c.id.in_(ids),
-        fhir_resource.c.type == kind,
-        fhir_resource.c.owner == home,
-        fhir_resource.c.deleted.is_(False),
-    )
-    return [stored_of(row) for row in connection.execute(statement.order_by(fhir_resource.c.id))]
+    asked = {"the_type": kind, "the_name": name, "the_home": home}
+    # One by one: what all of them ask is one text, and a list of any length is none too long.
+    found = (_by_token(connection, asked, *token) for token in dict.fromkeys(tokens))
+    return sorted({row.id: row for rows in found for row in rows}.values(), key=_id)
 
 
 def _by_token(
@@ -167,17 +140,22 @@ def _by_token(
 
 @cache
 def _token(with_system: bool) -> sa.Select[Any]:
-    """Return what most messages ask; to build it anew would cost ten times its run."""
     system = fhir_index.c.system == sa.bindparam("the_system")
+    return _indexed(
+        fhir_index.c.type == sa.bindparam("the_type"),
+        fhir_index.c.name == sa.bindparam("the_name"),
+        fhir_index.c.value == sa.bindparam("the_value"),
+        *([system] if with_system else []),
+    )
+
+
+def _indexed(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return (
         sa.select(fhir_resource)
         .join(fhir_index, fhir_index.c.resource_id == fhir_resource.c.id)
         .where(
-            fhir_index.c.type == sa.bindparam("the_type"),
-            fhir_index.c.name == sa.bindparam("the_name"),
-            fhir_index.c.value == sa.bindparam("the_value"),
-            *([system] if with_system else []),
-            fhir_resource.c.type == sa.bindparam("the_type"),
+            *conditions,
+            fhir_resource.c.type == fhir_index.c.type,
             fhir_resource.c.owner == sa.bindparam("the_home"),
             fhir_resource.c.deleted.is_(False),
         )
@@ -214,3 +192,19 @@ def _drop(resource: JSON, name: str) -> None:
 
 def _home(owner: str) -> str:
     return f"@{owner.rpartition('@')[2]}"
+
+
+# Asked of every address of every message: to build it anew would cost ten times its run.
+_ADDRESSED: Final = sa.union_all(
+    _indexed(
+        sa.or_(*(fhir_index.c.type == kind for kind in _ACTORS)),
+        fhir_index.c.name == "email",
+        fhir_index.c.value == sa.bindparam("the_address"),
+        fhir_index.c.system == "email",
+    ),
+    _indexed(
+        fhir_index.c.type == "Endpoint",
+        fhir_index.c.name == "address",
+        fhir_index.c.value == sa.bindparam("the_url"),
+    ),
+)

@@ -15,6 +15,7 @@ from tests.unit.fhir_bridge.test_directory import direct, stored
 from tests.unit.fhir_bridge.test_inbound import HEADER
 from tests.unit.fhir_bridge.test_xdm import mail as mail_of_package
 
+PEER = BEN.partition("@")[2]
 SSN = {"system": "urn:oid:2.16.840.1.113883.4.1", "value": "444222222"}
 
 
@@ -71,6 +72,18 @@ async def test_who_is_not_in_the_directory_is_not_put_there(
     message = await received(world)
     assert not message["sender"].get("reference", "#").startswith("Practitioner")
     assert (await world.http.get("/Practitioner")).json()["total"] == 1
+
+
+async def test_message_to_thousands_is_received(world: World) -> None:
+    fields = [
+        b"Cc: " + ",\r\n ".join(f"{name}{n}@{PEER}" for n in range(1000)).encode("ascii") + b"\r\n"
+        for name in "ab"
+    ]
+    known = await stored(world, "Practitioner", telecom=[direct(f"b999@{PEER}")])
+    message = await received(world, b"".join(fields) + HEADER + b"\r\nx")
+    assert len(message["recipient"]) == 2001
+    named = {actor.get("reference") for actor in message["recipient"]}
+    assert named == {None, f"Practitioner/{known['id']}"}
 
 
 async def test_two_of_one_address_mean_neither(world: World) -> None:
