@@ -9,7 +9,7 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -100,13 +100,15 @@ def delivery_changed(
     connection: sa.Connection,
     *,
     message: UUID,
-    states: Sequence[RecipientState],
+    states: Callable[[], Sequence[RecipientState]],
     now: datetime,
     canonical: str = DEFAULT_CANONICAL,
 ) -> bool:
-    """Show `states` on the Communication that was sent as `message`, as a new version.
+    """Show the states on the Communication that was sent as `message`, as a new version.
 
-    Return whether there is one: a message from the mail edge has none.
+    Return whether there is one: a message from the mail edge has none. The states are asked for
+    after the resource was read, and again where somebody else has written it meanwhile: never is
+    a later state replaced by an earlier one.
     """
     terms = Terms(canonical)
     for _ in range(WRITERS_MAX):
@@ -114,7 +116,7 @@ def delivery_changed(
         if stored is None:
             return False
         before = stored.resource()
-        after = with_delivery(before, states, terms=terms)
+        after = with_delivery(before, states(), terms=terms)
         if after == before:
             return True
         # Of a message and its blind copies, several may be told of at once.

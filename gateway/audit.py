@@ -31,6 +31,7 @@ __all__ = [
     "head",
     "list_events",
     "record",
+    "take_turn",
     "verify",
 ]
 
@@ -77,7 +78,7 @@ def record(
 
     Record last in a transaction: on PostgreSQL others who append wait until it commits.
     """
-    lock(connection, "audit")
+    take_turn(connection)
     last = head(connection)
     event = AuditEvent(
         last.number + 1, now, actor, action, subject, outcome, old, new, last.digest, ""
@@ -85,6 +86,14 @@ def record(
     values = {name: getattr(event, name) for name in AuditEvent.__slots__}
     connection.execute(_APPEND, {**values, "digest": _digest(event)})
     return event.number
+
+
+def take_turn(connection: sa.Connection) -> None:
+    """Wait until nobody else appends, and let nobody do so before this transaction ends.
+
+    `record` does it; whoever must see what others have written before they append does it first.
+    """
+    lock(connection, "audit")
 
 
 def head(connection: sa.Connection) -> Head:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -61,6 +62,9 @@ def advance(
     """Return those of `changes` that changed something; the others came late or twice (DN-014)."""
     if not changes:
         return ()
+    # Of two outcomes that are told at once, over two connections, the second is to see the first;
+    # and neither may hold a recipient's row while it waits for its turn in the audit chain.
+    audit.take_turn(connection)
     by_address = {r.address: r for r in messages.recipients_of(connection, message.id)}
     applied = tuple(
         change
@@ -123,14 +127,19 @@ def _announce(
     connection: Connection, message: Message, rows: Sequence[Recipient], now: datetime
 ) -> None:
     if message.source is Source.FHIR:
-        kept_back = held(connection, message.id, rows)
-        states = [_shown(row, row in kept_back) for row in rows]
+        states = partial(_shown, connection, message.id)
         records.delivery_changed(connection, message=message.id, states=states, now=now)
     if all(_is_final(message, State(row.state)) for row in rows):
         messages.set_outcome(connection, message.id, state=MessageState.FINISHED, now=now)
 
 
-def _shown(row: Recipient, is_held: bool) -> RecipientState:
+def _shown(connection: Connection, message: UUID) -> list[RecipientState]:
+    rows = messages.recipients_of(connection, message)
+    kept_back = held(connection, message, rows)
+    return [_state(row, row in kept_back) for row in rows]
+
+
+def _state(row: Recipient, is_held: bool) -> RecipientState:
     never_left = row.state == State.FAILED.value and row.body_key is None
     return RecipientState(
         address=row.address,

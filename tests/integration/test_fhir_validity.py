@@ -187,7 +187,9 @@ async def send(world: World) -> None:
         state = RecipientState(parse_address(BEN), code, world.now, reason, "5.1.1")
         message = world.outbox.ids[-1]
         await world.database.write(
-            lambda c, m=message, s=state: delivery_changed(c, message=m, states=[s], now=world.now)
+            lambda c, m=message, s=state: delivery_changed(
+                c, message=m, states=lambda: [s], now=world.now
+            )
         )
         await world.http.get(f"/Communication/{sent['id']}")
         if number == 3:

@@ -134,7 +134,7 @@ class MemoryOutbox:
             for address, (code, reason) in self.codes.items()
         ]
         await self._database.write(
-            lambda c: delivery_changed(c, message=message, states=states, now=NOW)
+            lambda c: delivery_changed(c, message=message, states=lambda: states, now=NOW)
         )
 
     def message(self, number: int = -1) -> bytes:

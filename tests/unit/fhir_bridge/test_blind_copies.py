@@ -104,7 +104,9 @@ async def test_how_far_each_copy_is_shows_on_its_recipient_and_its_task(world: W
     for message, (address, (code, reason)) in zip(world.outbox.ids, codes.items(), strict=False):
         state = RecipientState(parse_address(address), code, NOW, reason)
         told = await world.database.write(
-            lambda c, m=message, s=state: delivery_changed(c, message=m, states=[s], now=NOW)
+            lambda c, m=message, s=state: delivery_changed(
+                c, message=m, states=lambda: [s], now=NOW
+            )
         )
         assert told
     read = (await world.http.get(f"/Communication/{stored['id']}")).json()
