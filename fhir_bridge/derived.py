@@ -105,7 +105,8 @@ def provenance(
 ) -> JSON:
     """Return the evidence that a received message is from whom it says."""
     identity = UUID(communication["id"])
-    targets = [f"Communication/{identity}", *(f"{d['resourceType']}/{d['id']}" for d in documents)]
+    described = (f"{d['resourceType']}/{d['id']}" for d in documents)
+    targets = [f"Communication/{identity}", *described, f"Binary/{raw}"]
     sender = communication.get("sender", {"display": "unknown"})
     who = {k: sender[k] for k in ("identifier", "display") if k in sender}
     found: JSON = {

@@ -295,6 +295,10 @@ def _extensions(
         raw.append("date")
     if _priority(root) == {"priority": "routine"}:
         raw += [name for name in ("importance", "x-priority", "priority") if root.header(name)]
+    # Who sent it for its author (RFC5322 3.6.2), to whom no answer goes.
+    authors = [each.address for each in mailboxes(root.header("from") or "")]
+    if any(each.address not in authors for each in mailboxes(root.header("sender") or "")):
+        raw.append("sender")
     for name in raw:
         value = clean(root.header(name) or "")
         if value:

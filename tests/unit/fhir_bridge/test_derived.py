@@ -151,6 +151,9 @@ async def test_the_trust_in_a_message_is_on_record(world: World) -> None:
     kinds = [agent["type"]["coding"][0]["code"] for agent in evidence["agent"]]
     assert kinds == ["author", "transmitter", "verifier"]
     assert evidence["agent"][1]["who"]["display"] == "Lakeview Hospital"
+    kinds = [target["reference"].partition("/")[0] for target in evidence["target"]]
+    assert kinds == ["Communication", "DocumentReference", "Binary"]
+    assert evidence["target"][2] == evidence["entity"][0]["what"]
     raw = await world.http.get(evidence["entity"][0]["what"]["reference"])
     assert raw.content == mail(ccda())
     put = await world.http.put(f"/Provenance/{evidence['id']}", json=evidence)

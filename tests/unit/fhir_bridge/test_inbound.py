@@ -161,6 +161,25 @@ def test_importance_becomes_priority(field: bytes, priority: str | None) -> None
     assert communication(HEADER + field + b"\r\n\r\nx").get("priority") == priority
 
 
+@pytest.mark.parametrize(
+    ("sender", "kept"),
+    [
+        pytest.param(b"Desk <desk@direct.lakeview.example>", True, id="somebody-else"),
+        pytest.param(b"Dr. Ray <BEN@direct.lakeview.example>", False, id="the-author"),
+        pytest.param(b"nobody", False, id="no-address"),
+    ],
+)
+def test_who_sent_it_for_the_author_is_kept(sender: bytes, kept: bool) -> None:
+    found = communication(HEADER + b"Sender: " + sender + b"\r\n\r\nx")
+    url = TERMS.extension("mime-header")
+    raw = [e["extension"] for e in found["extension"] if e["url"] == url]
+    value = [
+        {"url": "name", "valueString": "sender"},
+        {"url": "value", "valueString": sender.decode()},
+    ]
+    assert raw == ([value] if kept else [])
+
+
 def test_a_low_importance_is_kept_as_it_was_said() -> None:
     found = communication(HEADER + b"Importance: low\r\nX-Priority: 5 (Lowest)\r\n\r\nx")
     url = TERMS.extension("mime-header")
