@@ -45,7 +45,16 @@ BLIND_MAX: Final = 20  # each is a whole message of its own
 _BREAKING: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{1,200}@[A-Za-z0-9.-]{1,255}>")
 # fhir.md 3.4: elements that have no place in a Direct message.
-_STAYS: Final = ("encounter", "about", "note", "language", "subject", "category", "reasonCode")
+_STAYS: Final = (
+    "encounter",
+    "about",
+    "note",
+    "language",
+    "subject",
+    "category",
+    "reasonCode",
+    "sent",  # another takes its place
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +200,17 @@ class _Reader:
             contents=contents,
             wants_dispatched=extension_value(resource, self.terms.extension("wants-dispatched"))
             is True,
-            stays=tuple(name for name in _STAYS if name in resource),
+            stays=self.stays(),
         )
+
+    def stays(self) -> tuple[str, ...]:
+        ours = f"{self.terms.canonical}/"
+        foreign = any(
+            not str(item.get("url", "")).startswith(ours)
+            for item in self.resource.get("extension", ())
+        )
+        named = [name for name in _STAYS if name in self.resource]
+        return (*named, "extension") if foreign else tuple(named)
 
     def recipients(self) -> Iterator[tuple[str, Mailbox]]:
         listed = self.resource.get("recipient", ())

@@ -23,6 +23,7 @@ from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from fhir_bridge import store
 from fhir_bridge.clients import Client, find_client
+from fhir_bridge.indexing import local_id
 from fhir_bridge.lifting import Lifted
 from fhir_bridge.outcome import public_text
 from fhir_bridge.requests import communication_of, due_at, is_active
@@ -31,7 +32,7 @@ from fhir_bridge.store import Stored
 from fhir_bridge.tables import fhir_due
 from fhir_bridge.terms import JSON, Terms
 
-__all__ = ["Schedule", "settle"]
+__all__ = ["Schedule", "settle", "withdraw"]
 
 POLL_S: Final = 5.0
 BATCH: Final = 20
@@ -43,26 +44,51 @@ def settle(
     connection: sa.Connection,
     identity: UUID,
     request: JSON,
-    client: UUID,
+    client: Client,
     now: datetime,
     *,
+    terms: Terms,
     old: JSON | None = None,
 ) -> None:
     """Have `request` sent when it is time, if it is active; otherwise not (any more).
 
     One that is due already is none of ours, unless it waits here; nor is one that takes the place
-    of an `old` active one that does not wait here, since that was sent.
+    of an `old` active one that does not wait here, since that was sent. What an active one
+    replaces is not sent any more.
     """
+    if is_active(request):
+        withdraw(connection, request, client, now, terms=terms)
     due = due_at(request) or now
     this = fhir_due.c.request_id == identity
     if not is_active(request):
         connection.execute(fhir_due.delete().where(this))
     elif connection.execute(sa.select(fhir_due.c.due_at).where(this)).first():
-        connection.execute(fhir_due.update().where(this).values(due_at=due, client_id=client))
+        connection.execute(fhir_due.update().where(this).values(due_at=due, client_id=client.id))
     elif due > now and not (old and is_active(old)):
         connection.execute(
-            fhir_due.insert().values(request_id=identity, client_id=client, due_at=due)
+            fhir_due.insert().values(request_id=identity, client_id=client.id, due_at=due)
         )
+
+
+def withdraw(
+    connection: sa.Connection, request: JSON, client: Client, now: datetime, *, terms: Terms
+) -> None:
+    """Revoke what `request` replaces, where that still waits and is theirs (fhir.md 3.4).
+
+    Raises:
+        FhirError: 403; the client may not change a request.
+    """
+    for reference in request.get("replaces", ()):
+        literal = reference.get("reference", "")
+        identity = local_id(literal) if literal.startswith("CommunicationRequest/") else None
+        if identity is None:
+            continue
+        stored = store.read(connection, "CommunicationRequest", identity, client.mailboxes)
+        waits = fhir_due.delete().where(fhir_due.c.request_id == identity)
+        if stored is not None and connection.execute(waits).rowcount:
+            client.require("CommunicationRequest", "u")
+            revoked = {**stored.resource(), "status": "revoked"}
+            store.replace(connection, stored, revoked, now=now, terms=terms)
 
 
 class Schedule:

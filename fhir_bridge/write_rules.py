@@ -32,6 +32,7 @@ __all__ = [
     "require_unsent",
     "require_version",
     "stale",
+    "staying",
 ]
 
 
@@ -95,6 +96,21 @@ def owner_of(kind: ResourceType, resource: JSON, client: Client) -> str:
         return min(client.mailboxes)
     text = "Name the mailbox that this belongs to as sender."
     raise FhirError(Reason.RESOURCE_UNSUPPORTED, [Issue("required", text, f"{kind.name}.sender")])
+
+
+def staying(kind: ResourceType, names: Sequence[str]) -> tuple[Issue, ...]:
+    """Return what a client is told of the elements `names`, which are not in the message sent."""
+    return tuple(
+        Issue(
+            "informational",
+            "The time of sending is set by the gateway."
+            if name == "sent"
+            else "This element does not travel.",
+            f"{kind.name}.{name}",
+            severity="information",
+        )
+        for name in names
+    )
 
 
 def fresh(stored: Stored | None) -> Stored:

@@ -36,7 +36,7 @@ from fhir_bridge.references import conditional_references, with_references
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.requests import communication_of
 from fhir_bridge.resources import check, require_type
-from fhir_bridge.schedule import settle
+from fhir_bridge.schedule import settle, withdraw
 from fhir_bridge.search import Query
 from fhir_bridge.search_scopes import require_searchable
 from fhir_bridge.sending import Dispatcher
@@ -52,6 +52,7 @@ from fhir_bridge.write_rules import (
     require_unsent,
     require_version,
     stale,
+    staying,
 )
 
 __all__ = ["Work", "Writer", "Written"]
@@ -162,7 +163,7 @@ class Writer:
                 connection, resource, identity=identity, owner=owner, now=now, terms=self._terms
             )
             if kind.name == "CommunicationRequest":
-                settle(connection, identity, resource, client.id, now)
+                settle(connection, identity, resource, client, now, terms=self._terms)
             return Written(stored, 201)
 
         return work
@@ -223,7 +224,8 @@ class Writer:
             self._keep(connection, lifted, old.id, old.owner)
             stored = store.replace(connection, old, resource, now=now, terms=self._terms)
             if old.type == "CommunicationRequest":
-                settle(connection, old.id, resource, client.id, now, old=old.resource())
+                before = old.resource()
+                settle(connection, old.id, resource, client, now, terms=self._terms, old=before)
             else:
                 follow(connection, old, resource, client=client.id, now=now, terms=self._terms)
             return Written(fresh(stored), 200)
@@ -359,6 +361,7 @@ class Writer:
             message = communication_of(resource, identity, terms=self._terms)
 
             def beside(connection: sa.Connection, owner: str) -> None:
+                withdraw(connection, resource, client, now, terms=self._terms)
                 if old is None:
                     store.insert(
                         connection,
@@ -378,12 +381,7 @@ class Writer:
         stored = await self._database.read(
             lambda c: store.read(c, kind.name, identity, client.mailboxes)
         )
-        text = "This element does not travel."
-        issues = tuple(
-            Issue("informational", text, f"{kind.name}.{name}", severity="information")
-            for name in sent.stays
-        )
-        return Written(fresh(stored), status, issues)
+        return Written(fresh(stored), status, staying(kind, sent.stays))
 
     def _keep(self, connection: sa.Connection, lifted: Lifted, identity: UUID, owner: str) -> None:
         for body in lifted.bodies:

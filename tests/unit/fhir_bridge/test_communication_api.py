@@ -316,6 +316,24 @@ async def test_elements_that_do_not_travel_are_told(world: World) -> None:
     assert answer.json()["issue"][0]["expression"] == ["Communication.note"]
 
 
+async def test_a_time_of_sending_that_was_given_is_replaced_and_that_is_told(
+    world: World,
+) -> None:
+    posted = communication(
+        sent="2001-01-01T00:00:00Z", extension=[{"url": "urn:x", "valueString": "internal"}]
+    )
+    answer = await world.http.post(
+        "/Communication", json=posted, headers={"prefer": "return=OperationOutcome"}
+    )
+    told = {issue["expression"][0]: issue["details"]["text"] for issue in answer.json()["issue"]}
+    assert told == {
+        "Communication.sent": "The time of sending is set by the gateway.",
+        "Communication.extension": "This element does not travel.",
+    }
+    [sent] = (await world.http.get("/Communication?direction=outbound")).json()["entry"]
+    assert sent["resource"]["sent"] == "2026-01-02T12:00:00Z"
+
+
 async def test_a_minimal_answer_is_empty(world: World) -> None:
     headers = {"prefer": "return=minimal"}
     answer = await world.http.post("/Communication", json=communication(), headers=headers)

@@ -9,7 +9,8 @@ from certs.errors import Reason
 from fhir_bridge.clients import disable_client
 from fhir_bridge.schedule import Schedule
 from fhir_bridge.sending import Dispatcher
-from tests.unit.fhir_bridge.conftest import BASE, BEN, NOW, TERMS, World, communication
+from fhir_bridge.terms import mailto_identifier
+from tests.unit.fhir_bridge.conftest import ANNA, BASE, BEN, NOW, TERMS, World, communication
 
 
 def request(**elements: Any) -> dict[str, Any]:
@@ -159,3 +160,74 @@ async def test_a_client_that_lost_its_mailbox_sends_nothing_later(world: World) 
     world.now = NOW + timedelta(days=1)
     await scheduled(world).run_once()
     assert world.outbox.submissions == []
+
+
+async def made(world: World, **elements: Any) -> dict[str, Any]:
+    answer = await world.http.post("/CommunicationRequest", json=request(**elements))
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+async def status_of(world: World, one: dict[str, Any]) -> str:
+    return str((await world.http.get(f"/CommunicationRequest/{one['id']}")).json()["status"])
+
+
+TOMORROW = (NOW + timedelta(days=1)).isoformat()
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        pytest.param({}, id="by-one-for-now"),
+        pytest.param({"occurrenceDateTime": TOMORROW}, id="by-one-for-later"),
+    ],
+)
+async def test_a_request_that_waits_is_revoked_by_what_replaces_it(
+    world: World, elements: dict[str, Any]
+) -> None:
+    first = await made(world, occurrenceDateTime=TOMORROW)
+    replaces = [{"reference": f"CommunicationRequest/{first['id']}"}]
+    draft = await made(world, status="draft", replaces=replaces, **elements)
+    assert await status_of(world, first) == "active"  # a draft replaces nothing yet
+    answer = await world.http.put(
+        f"/CommunicationRequest/{draft['id']}", json={**draft, "status": "active"}
+    )
+    assert answer.status_code == 200, answer.text
+    assert await status_of(world, first) == "revoked"
+    sent = len(world.outbox.submissions)
+    world.now += timedelta(days=2)
+    await scheduled(world).run_once()
+    assert len(world.outbox.submissions) - sent == len(elements)  # the first one never
+
+
+async def test_what_was_sent_is_not_revoked_by_what_replaces_it(world: World) -> None:
+    first = await made(world)
+    assert await status_of(world, first) == "active"
+    await made(world, replaces=[{"reference": f"CommunicationRequest/{first['id']}"}])
+    assert await status_of(world, first) == "active"
+    assert len(world.outbox.submissions) == 2
+
+
+async def test_who_may_change_no_request_revokes_none(world: World) -> None:
+    first = await made(world, occurrenceDateTime=TOMORROW)
+    scopes = "system/CommunicationRequest.cr system/Communication.c"
+    creating = await world.add_client("creating", ANNA, scopes=scopes)
+    replaces = [{"reference": f"CommunicationRequest/{first['id']}"}]
+    answer = await world.http.post(
+        "/CommunicationRequest", json=request(replaces=replaces), headers=creating
+    )
+    assert answer.status_code == 403
+    assert await status_of(world, first) == "active"
+    assert not world.outbox.submissions
+
+
+async def test_nobody_revokes_the_requests_of_another_mailbox(world: World) -> None:
+    first = await made(world, occurrenceDateTime=TOMORROW)
+    other = await world.add_client("other", "zoe@direct.hillside.example")
+    sender = {"identifier": mailto_identifier("zoe@direct.hillside.example")}
+    replaces = [{"reference": f"CommunicationRequest/{first['id']}"}]
+    answer = await world.http.post(
+        "/CommunicationRequest", json=request(sender=sender, replaces=replaces), headers=other
+    )
+    assert answer.status_code == 201, answer.text
+    assert await status_of(world, first) == "active"
