@@ -34,6 +34,7 @@ from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Deliveries, Outbox, Preflight
 from fhir_bridge.rates import Rates
+from fhir_bridge.request_ids import RequestIds
 from fhir_bridge.resource_api import ResourceApi
 from fhir_bridge.routes import BASE_PATH, Routes
 from fhir_bridge.search_api import SearchApi
@@ -105,12 +106,17 @@ def create_app(
     )
     return Starlette(
         routes=[*routes.all(), shared.websockets()],
-        middleware=[
-            *cross_origin(origins),
-            Middleware(Negotiation, base_path=BASE_PATH, limit_octets=resource_octets),
-        ],
+        middleware=_before(origins, resource_octets),
         exception_handlers=dict.fromkeys((DirectError, HTTPException, Exception), _failed),
     )
+
+
+def _before(origins: Collection[str], limit_octets: int) -> list[Middleware]:
+    return [
+        Middleware(RequestIds),
+        *cross_origin(origins),
+        Middleware(Negotiation, base_path=BASE_PATH, limit_octets=limit_octets),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _REQUEST_HEADERS: Final = (
     "Prefer",
     "Range",
     "X-Medplum",
+    "X-Request-Id",
 )
 _RESPONSE_HEADERS: Final = (
     "ETag",
@@ -36,6 +37,7 @@ _RESPONSE_HEADERS: Final = (
     "Retry-After",
     "Content-Disposition",
     "Content-Range",
+    "X-Request-Id",
 )
 
 

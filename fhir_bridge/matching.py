@@ -26,7 +26,7 @@ from fhir_bridge.criteria import Criterion, Token
 from fhir_bridge.finding import find
 from fhir_bridge.registry import COMMON
 from fhir_bridge.store import Stored, stored_of
-from fhir_bridge.subscriptions import criteria_of, has_ended
+from fhir_bridge.subscriptions import criteria_of, has_ended, wants
 from fhir_bridge.tables import fhir_change, fhir_notification, fhir_resource, fhir_socket_token
 from fhir_bridge.terms import JSON
 
@@ -83,7 +83,8 @@ def match(connection: sa.Connection, now: datetime) -> tuple[int, set[UUID]]:
         if requested:
             continue
         for stored, resource in subscriptions:
-            if concerns(connection, stored, resource, change.resource_id, now):
+            wanted = wants(resource, change.version)
+            if wanted and concerns(connection, stored, resource, change.resource_id, now):
                 # What is owed is told in the order in which it changed.
                 at = now + timedelta(microseconds=order)
                 owe(connection, stored, resource, change.resource_id, change.version, at)

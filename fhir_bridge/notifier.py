@@ -27,6 +27,7 @@ from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError
 from certs.ports import Clock, Database
 from fhir_bridge import matching, store
+from fhir_bridge.access import Access, AccessLog
 from fhir_bridge.clients import Client
 from fhir_bridge.hook_calls import Event, hook_call
 from fhir_bridge.hooks import Hooks
@@ -86,6 +87,7 @@ class Notifier:
         clock: Clock,
         poll_s: float = POLL_S,
         canonical: str = DEFAULT_CANONICAL,
+        log: AccessLog | None = None,
     ) -> None:
         self._database = database
         self._deliveries = deliveries
@@ -94,6 +96,7 @@ class Notifier:
         self._clock = clock
         self._poll_s = poll_s
         self._terms = Terms(canonical)
+        self._log = log
         self._woken = asyncio.Event()
         self._tidied: datetime | None = None
 
@@ -174,6 +177,10 @@ class Notifier:
 
     def _attempt(self, work: _Work, error: str | None) -> Attempt:
         now = self._clock()
+        if self._log is not None:
+            target = f"Subscription/{work.stored.id}"
+            status = 200 if error is None else 502
+            self._log.gather(Access(now, work.client.name, "notify", target, status))
         if error is None:
             return Attempt(lambda c: self._delivered(c, work, now))
         attempts = work.owed.attempts + 1

@@ -37,6 +37,7 @@ __all__ = [
     "next_try",
     "require_served",
     "settled",
+    "wants",
 ]
 
 CHANNELS: Final = ("rest-hook", "websocket", "email")
@@ -46,6 +47,10 @@ FIRST_DELAY: Final = timedelta(seconds=10)
 LONGEST_DELAY: Final = timedelta(hours=1)
 HEADERS_MAX: Final = 20
 HEADER_CHARACTERS: Final = 4096
+# Medplum's, by whose name its clients ask for it.
+INTERACTION: Final = (
+    "https://medplum.com/fhir/StructureDefinition/subscription-supported-interaction"
+)
 _FHIR_JSON: Final = "application/fhir+json"
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # What frames a request, and what is ours, is not the subscriber's to set.
@@ -100,6 +105,15 @@ def criteria_of(subscription: Mapping[str, Any]) -> Query:
     return parse_query(kind, parse_qsl(query, keep_blank_values=True), strict=True)
 
 
+def wants(subscription: Mapping[str, Any], version: int) -> bool:
+    """Say whether the subscriber wants to be told of a resource's becoming this version.
+
+    Clients of Medplum may have it called for what is new only, or for what has changed.
+    """
+    wanted = extension_value(subscription, INTERACTION)
+    return wanted is None or wanted == ("create" if version == 1 else "update")
+
+
 def has_ended(subscription: Mapping[str, Any], now: datetime) -> bool:
     """Say whether the subscription's own `end` is over."""
     end = interval(str(subscription["end"])) if "end" in subscription else None
@@ -135,6 +149,9 @@ def _criteria_issues(subscription: JSON) -> Iterator[Issue]:
     except DirectError:
         text = "The criteria are a search of one type, all of it understood."
         yield Issue("not-supported", text, "Subscription.criteria")
+    if extension_value(subscription, INTERACTION) not in (None, "create", "update"):
+        text = "Of create and update can be told, not of other interactions."
+        yield Issue("not-supported", text, "Subscription.extension")
 
 
 def _channel_issues(subscription: JSON, hosts: Collection[str], terms: Terms) -> Iterator[Issue]:

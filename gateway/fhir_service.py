@@ -153,6 +153,7 @@ class FhirService:
             hooks=hooks,
             mail=MailChannel(bodies=self._bodies, outbox=self._outbox, base_url=base_url),
             clock=utc_now,
+            log=self._log,
         )
 
     def _wake(self) -> None:

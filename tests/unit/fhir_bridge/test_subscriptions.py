@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,13 +13,14 @@ import pytest
 import sqlalchemy as sa
 
 from certs.errors import DirectError, Reason
+from fhir_bridge.access import Access, AccessLog, Recorded
 from fhir_bridge.hook_calls import Event, signature
 from fhir_bridge.hooks import Hooks
 from fhir_bridge.inbound import NoticeShown
 from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
 from fhir_bridge.ports import Submission
-from fhir_bridge.subscriptions import ATTEMPTS_MAX, next_try
+from fhir_bridge.subscriptions import ATTEMPTS_MAX, INTERACTION, next_try
 from fhir_bridge.tables import fhir_client, fhir_client_mailbox, fhir_notification
 from tests.unit.fhir_bridge.conftest import (
     ANNA,
@@ -66,6 +67,24 @@ class Names:
         return self.found
 
 
+class MemoryTrail:
+    """Keeps the tries as interaction, target and status."""
+
+    def __init__(self) -> None:
+        self.tries: list[tuple[str, str, int]] = []
+
+    async def record(self, accesses: Sequence[Access]) -> None:
+        self.tries += [(a.interaction, a.target, a.status) for a in accesses]
+
+    async def one(self, number: int) -> Recorded | None:
+        raise NotImplementedError
+
+    async def events(
+        self, *, before: int | None, limit: int, actor: str | None, action: str | None
+    ) -> Sequence[Recorded]:
+        raise NotImplementedError
+
+
 @dataclass
 class Bench:
     """A notifier and what lies around it."""
@@ -74,6 +93,8 @@ class Bench:
     notifier: Notifier
     jobs: MemoryDeliveries
     names: Names
+    trail: MemoryTrail
+    log: AccessLog
 
     async def run(self) -> None:
         """Match, and run every job that is due, until nothing is left to do."""
@@ -98,7 +119,8 @@ def bot() -> Bot:
 
 @pytest.fixture
 async def bench(world: World, bot: Bot) -> AsyncIterator[Bench]:
-    jobs, names = world.deliveries, Names()
+    jobs, names, trail = world.deliveries, Names(), MemoryTrail()
+    log = AccessLog(trail)
     hooks = Hooks(hosts=HOSTS, resolver=names, transport=httpx.MockTransport(bot))
     notifier = Notifier(
         database=world.database,
@@ -107,8 +129,9 @@ async def bench(world: World, bot: Bot) -> AsyncIterator[Bench]:
         mail=MailChannel(bodies=world.bodies, outbox=world.outbox, base_url=BASE),
         clock=lambda: world.now,
         poll_s=60,
+        log=log,
     )
-    yield Bench(world, notifier, jobs, names)
+    yield Bench(world, notifier, jobs, names, trail, log)
     await hooks.aclose()
 
 
@@ -263,6 +286,45 @@ async def test_a_failing_hook_is_called_again_and_then_given_up(
     resource = await shown(bench, url)
     assert resource["status"] == "error"
     assert resource["error"] == ("ConnectError" if status == 0 else f"HTTP {status}")
+
+
+async def test_each_try_is_an_event_of_the_audit(bench: Bench, bot: Bot) -> None:
+    url = await subscribed(bench)
+    bot.status = 503
+    await bench.world.receive(MAIL)
+    await bench.run()
+    bot.status = 200
+    bench.world.now += timedelta(seconds=10)
+    await bench.run()
+    await bench.log.flush()
+    assert bench.trail.tries == [("notify", url[1:], status) for status in (200, 502, 200)]
+
+
+@pytest.mark.parametrize(("wanted", "versions"), [("create", [1]), ("update", [2]), (None, [1, 2])])
+async def test_only_the_wanted_interactions_are_told(
+    bench: Bench, bot: Bot, wanted: str | None, versions: list[int]
+) -> None:
+    posted = subscription()
+    if wanted is not None:
+        posted["extension"] = [{"url": INTERACTION, "valueCode": wanted}]
+    answer = await bench.world.http.post("/Subscription", json=posted)
+    assert answer.status_code == 201, answer.text
+    await bench.run()
+    identity = await bench.world.receive(MAIL)
+    await bench.run()
+    url = f"/Communication/{identity}"
+    whole = (await bench.world.http.get(url)).json()
+    await bench.world.http.put(url, json={**whole, "note": [{"text": "x"}]})
+    await bench.run()
+    told = [call.headers["x-direct-resource"].rpartition("/")[2] for call in bot.events]
+    assert told == [str(version) for version in versions]
+
+
+async def test_of_a_deletion_nobody_can_be_told(bench: Bench) -> None:
+    posted = {**subscription(), "extension": [{"url": INTERACTION, "valueCode": "delete"}]}
+    answer = await bench.world.http.post("/Subscription", json=posted)
+    assert answer.status_code == 422
+    assert answer.json()["issue"][0]["expression"] == ["Subscription.extension"]
 
 
 @pytest.mark.parametrize("way", ["put", "resend"])
