@@ -209,6 +209,16 @@ async def test_two_processes_send_each_message_once_and_count_together(tmp_path:
         assert time.monotonic() - begun_s < 10
 
 
+async def test_each_process_keeps_to_one_processor_and_shares_it_with_no_other(
+    tmp_path: Path,
+) -> None:
+    async with gateway(tmp_path) as served:
+        await served.start()
+        theirs = [frozenset(os.sched_getaffinity(child)) for child in served.children]
+    assert all(len(processors) == 1 for processors in theirs)
+    assert len(set(theirs)) == min(2, len(os.sched_getaffinity(0)))
+
+
 async def test_a_killed_process_is_replaced_and_what_it_had_begun_is_done(tmp_path: Path) -> None:
     async with gateway(tmp_path) as served:
         await served.start()
