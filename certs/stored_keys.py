@@ -13,10 +13,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -33,6 +34,18 @@ from certs.tables import UtcDateTime, own_identity
 __all__ = ["StoredKeys"]
 
 IDENTITIES_CACHED: Final = 10_000
+_Found: TypeAlias = tuple[str, Identity]  # with its kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question of every message: to build it anew would cost more than to ask it.
+
+    First by names alone: certificates and keys are read where they are not open yet.
+    """
+
+    names: sa.Select[Any]
+    whole: sa.Select[Any]
 
 
 class StoredKeys:
@@ -65,9 +78,9 @@ class StoredKeys:
         The address's own, or its domain's where it has none: the narrower claim signs alone.
         """
         values = {"the_key": address.key, "the_domain": address.domain, "now": now}
-        rows = await self._rows(_SIGNING, values)
-        own = [row for row in rows if row["kind"] == Binding.ADDRESS.value]
-        return await self._identities(own or rows)
+        found = await self._found(_SIGNING, values)
+        own = [identity for kind, identity in found if kind == Binding.ADDRESS.value]
+        return own or [identity for _, identity in found]
 
     async def decrypting(self, addresses: Sequence[DirectAddress]) -> Sequence[Identity]:
         """Return every identity that may open mail to any of `addresses`.
@@ -77,24 +90,37 @@ class StoredKeys:
         subjects = {name for address in addresses for name in (address.key, address.domain)}
         since = self._opens_since() if self._opens_since is not None else _EVER
         values = {"since": since, **{f"name{n}": name for n, name in enumerate(sorted(subjects))}}
-        return await self._identities(await self._rows(_decrypting(len(subjects)), values))
+        return [identity for _, identity in await self._found(_decrypting(len(subjects)), values)]
 
-    async def _rows(
-        self, query: sa.Select[Any], values: Mapping[str, object]
-    ) -> Sequence[sa.RowMapping]:
-        return await self._database.read(lambda c: c.execute(query, values).mappings().all())
+    async def _found(self, asked: _Asked, values: Mapping[str, object]) -> Sequence[_Found]:
+        """Return the identities asked for, each with its kind; those not open yet are opened."""
+        opened, rows = await self._database.read(lambda c: self._look(c, asked, values))
+        if rows:
+            return await asyncio.to_thread(lambda: [(r["kind"], self._open(r)) for r in rows])
+        return opened
 
-    async def _identities(self, rows: Sequence[sa.RowMapping]) -> Sequence[Identity]:
-        if all(row["id"] in self._opened for row in rows):
-            return [self._open(row) for row in rows]
-        return await asyncio.to_thread(lambda: [self._open(row) for row in rows])
+    def _look(
+        self, connection: sa.Connection, asked: _Asked, values: Mapping[str, object]
+    ) -> tuple[Sequence[_Found], Sequence[sa.RowMapping]]:
+        """Return what is open; where anything is not, all as it is stored instead."""
+        names = connection.execute(asked.names, values).all()
+        opened = [(name.kind, self._kept(name.id)) for name in names]
+        whole = [(kind, identity) for kind, identity in opened if identity is not None]
+        if len(whole) == len(names):
+            return whole, ()
+        return (), connection.execute(asked.whole, values).mappings().all()
+
+    def _kept(self, identifier: UUID) -> Identity | None:
+        with self._lock:
+            identity = self._opened.get(identifier)
+            if identity is not None:
+                self._opened.move_to_end(identifier)
+            return identity
 
     def _open(self, row: sa.RowMapping) -> Identity:
-        with self._lock:
-            identity = self._opened.get(row["id"])
-            if identity is not None:
-                self._opened.move_to_end(row["id"])
-                return identity
+        identity = self._kept(row["id"])
+        if identity is not None:
+            return identity
         own = described(row)
         identity = Identity(own.certificate, own.chain, self._key(row))
         with self._lock:
@@ -117,32 +143,32 @@ class StoredKeys:
         return SoftwareKey(open_any(envelope, self._known, context=context))
 
 
-def _ordered(query: sa.Select[Any]) -> sa.Select[Any]:
-    return query.order_by(own_identity.c.kind, own_identity.c.not_before.desc())
+def _both(*conditions: sa.ColumnElement[bool]) -> _Asked:
+    whole = SELECT.where(*conditions).order_by(
+        own_identity.c.kind, own_identity.c.not_before.desc()
+    )
+    return _Asked(whole.with_only_columns(own_identity.c.id, own_identity.c.kind), whole)
 
 
-def _signing(table: Any, now: Any) -> sa.Select[Any]:
-    """Return the question of every message; to build it anew would cost more than to ask it."""
-    return _ordered(
-        SELECT.where(table.subject.in_((sa.bindparam("the_key"), sa.bindparam("the_domain"))))
-        .where(table.signs, table.not_before <= now, table.not_after >= now)
-        .where(sa.or_(table.retired_at.is_(None), table.retired_at > now))
-        .where(sa.or_(table.sign_from.is_(None), table.sign_from <= now))
-        .where(sa.or_(table.sign_until.is_(None), table.sign_until > now))
+def _signing(table: Any, now: Any) -> _Asked:
+    return _both(
+        table.subject.in_((sa.bindparam("the_key"), sa.bindparam("the_domain"))),
+        table.signs,
+        table.not_before <= now,
+        table.not_after >= now,
+        sa.or_(table.retired_at.is_(None), table.retired_at > now),
+        sa.or_(table.sign_from.is_(None), table.sign_from <= now),
+        sa.or_(table.sign_until.is_(None), table.sign_until > now),
     )
 
 
 @cache
-def _decrypting(subjects: int) -> sa.Select[Any]:
+def _decrypting(subjects: int) -> _Asked:
     """Return the question of every message to so many addresses and domains."""
     table = own_identity.c
     names = [sa.bindparam(f"name{n}", type_=sa.String) for n in range(subjects)]
     kept = table.retired_at > sa.bindparam("since", type_=UtcDateTime)
-    return _ordered(
-        SELECT.where(table.subject.in_(names), table.decrypts).where(
-            sa.or_(table.retired_at.is_(None), kept)
-        )
-    )
+    return _both(table.subject.in_(names), table.decrypts, sa.or_(table.retired_at.is_(None), kept))
 
 
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
