@@ -305,7 +305,7 @@ class Worker:
         self._leases.pop(job.id, None)
 
     def _following(self, then: Sequence[Next]) -> list[tuple[Next, Job | None]]:
-        """Return what follows, each as a job where it can begin; one can, in the room of the first."""
+        """Return what follows, each as a job where it can begin: one in the room of the first."""
         return [
             (one, self._begin(one.job, 1 if number == 0 else self._free()))
             for number, one in enumerate(then)
