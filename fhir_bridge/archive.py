@@ -22,7 +22,16 @@ from typing import Final
 
 from certs.errors import DirectError, Reason
 
-__all__ = ["Entry", "Octets", "contents", "entries_of", "is_archive", "packed", "unpacked"]
+__all__ = [
+    "Entry",
+    "Forward",
+    "Octets",
+    "contents",
+    "entries_of",
+    "is_archive",
+    "packed",
+    "unpacked",
+]
 
 ENTRIES_MAX: Final = 1000
 DIRECTORY_OCTETS_MAX: Final = 256 * 1024
@@ -98,7 +107,7 @@ def contents(octets: Octets, entries: Sequence[Entry]) -> Iterator[tuple[Entry, 
     Raises:
         DirectError: MESSAGE_MALFORMED; it is not what the directory says.
     """
-    forward = _Forward(octets())
+    forward = Forward(octets())
     for entry in entries:
         forward.skip(entry.offset - forward.position)
         header = _LOCAL.unpack(forward.exactly(_LOCAL.size))
@@ -128,13 +137,13 @@ def unpacked(name: str, octets: Iterator[bytes]) -> Iterator[bytes]:
     if match is None:
         return
     method, start, length = map(int, match.groups())
-    forward = _Forward(octets)
+    forward = Forward(octets)
     forward.skip(start)
     yield from _inflated(method, forward.blocks(length))
 
 
-class _Forward:
-    """Reads octets forwards only."""
+class Forward:
+    """Reads octets forwards only; `position` is how many were passed."""
 
     def __init__(self, octets: Iterator[bytes]) -> None:
         self._octets = octets
@@ -153,10 +162,20 @@ class _Forward:
             yield taken
 
     def skip(self, length: int) -> None:
+        """Pass over `length` octets.
+
+        Raises:
+            DirectError: MESSAGE_MALFORMED; there are fewer.
+        """
         if length < 0 or sum(map(len, self.blocks(length))) < length:
             raise _refused("the archive is cut off")
 
     def exactly(self, length: int) -> bytes:
+        """Return the next `length` octets.
+
+        Raises:
+            DirectError: MESSAGE_MALFORMED; there are fewer.
+        """
         found = b"".join(self.blocks(length))
         if len(found) < length:
             raise _refused("the archive is cut off")
@@ -166,7 +185,7 @@ class _Forward:
 def _directory(octets: Octets, size: int) -> tuple[bytes, int] | None:
     """Return the central directory, as much as may be, and how many files it says it has."""
     start = max(0, size - _END.size - _COMMENT_MAX)
-    forward = _Forward(octets())
+    forward = Forward(octets())
     forward.skip(start)
     tail = forward.exactly(size - start)
     at = tail.rfind(b"PK\x05\x06")
@@ -175,7 +194,7 @@ def _directory(octets: Octets, size: int) -> tuple[bytes, int] | None:
     _, disk, first_disk, _, count, length, offset, _ = _END.unpack_from(tail, at)
     if disk or first_disk or offset + length > start + at:
         return None
-    forward = _Forward(octets())
+    forward = Forward(octets())
     forward.skip(offset)
     return forward.exactly(min(length, DIRECTORY_OCTETS_MAX)), count
 

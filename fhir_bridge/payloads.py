@@ -12,12 +12,13 @@ Standards:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from mimetypes import guess_type
 from typing import BinaryIO, Final
 from uuid import UUID, uuid5
 
-from fhir_bridge.archive import is_archive
+from fhir_bridge.archive import is_archive, unpacked
 from fhir_bridge.binary_rows import CONTROLS, TITLE_CHARACTERS, BinaryRow, clean, measure
 from fhir_bridge.ccda import Document, read_document
 from fhir_bridge.headers import decode_charset, parameters, parse_date
@@ -26,6 +27,7 @@ from fhir_bridge.html_text import text_of_html
 from fhir_bridge.mime import Index, Part, decoded
 from fhir_bridge.packages import Packaged, packages_in
 from fhir_bridge.terms import JSON, Terms, extension
+from fhir_bridge.tnef import Enclosed, enclosed_in, is_tnef
 
 __all__ = ["Attached", "Payloads", "payloads_of"]
 
@@ -73,7 +75,7 @@ def payloads_of(
     reader.derive_text()
     raw = reader.raw()
     return Payloads(
-        payload=tuple(reader.texts + reader.others),
+        payload=tuple(reader.texts + reader.others + reader.derived),
         binaries=(*reader.binaries, raw),
         raw=raw,
         documents=tuple(reader.documents),
@@ -126,6 +128,7 @@ class _Reader:
         self.terms = terms
         self.texts: list[JSON] = []
         self.others: list[JSON] = []
+        self.derived: list[JSON] = []
         self.binaries: list[BinaryRow] = []
         self.documents: list[Attached] = []
         self.packages: list[Packaged] = []
@@ -200,40 +203,70 @@ class _Reader:
             sha256=measured.sha256,
         )
         self.binaries.append(row)
-        attachment: JSON = {
-            "contentType": content_type,
-            "url": f"Binary/{row.id}",
-            "size": row.size,
-            "hash": row.sha1,
-        }
-        if title:
-            attachment["title"] = title
+        attachment = _attachment(row)
         options = parameters(part.header("content-disposition") or "")[1]
         if created := parse_date(options.get("creation-date", "")):
             attachment["creation"] = created.isoformat(timespec="seconds")
-        self.look_into(part, row, attachment)
+        if not self.read(part.path, attachment, lambda: decoded(self.message, part)):
+            self.unpack(part, row)
         return {
             "extension": [self.mime_part(part, role, row.sha256)],
             "contentAttachment": attachment,
         }
 
-    def look_into(self, part: Part, row: BinaryRow, attachment: JSON) -> None:
-        """Learn what a part says of documents and patients."""
-        title = attachment.get("title", "").lower()
-        if part.content_type.endswith("xml") or title.endswith(".xml"):
-            document = read_document(decoded(self.message, part))
+    def read(self, path: str, attachment: JSON, octets: Callable[[], Iterator[bytes]]) -> bool:
+        """Learn what an attachment says of documents and patients, where it is of that kind."""
+        media_type = attachment["contentType"].partition(";")[0].lower()
+        if media_type.endswith("xml") or attachment.get("title", "").lower().endswith(".xml"):
+            document = read_document(octets())
             if document is not None:
-                self.documents.append(Attached(part.path, document, attachment))
-            return
-        # XD-001: a package is known by what it is, whatever it is called; so is HL7 v2.
+                self.documents.append(Attached(path, document, attachment))
+            return True
+        if is_hl7v2(next(octets(), b"")):  # whatever it is called
+            self.patients += patients_in(octets())
+            return True
+        return False
+
+    def unpack(self, part: Part, row: BinaryRow) -> None:
+        """Look into a part that holds files."""
         start = next(decoded(self.message, part), b"")
+        # XD-001: a package is known by what it is, whatever it is called; so is an envelope.
         if is_archive(start):
             found, whole = packages_in(self.message, part, row)
             self.packages += found
             self.binaries += [each for one in found for each in one.binaries.values()]
             self.partial |= not whole
-        elif is_hl7v2(start):
-            self.patients += patients_in(decoded(self.message, part))
+        elif is_tnef(start):
+            files, whole = enclosed_in(decoded(self.message, part))
+            for number, file in enumerate(files, 1):
+                self.derived.append(self.enclosed(part, row, file, f"{part.path}/{number}"))
+            self.partial |= not whole
+
+    def enclosed(self, part: Part, row: BinaryRow, file: Enclosed, path: str) -> JSON:
+        """Take a file out of an envelope; it is a payload that nobody sent as one."""
+        said = (file.media_type or "").lower()
+        own = replace(
+            row,
+            id=uuid5(self.communication, f"Binary/{path}"),
+            encoding=f"{row.encoding} {file.where}",
+            content_type=said if _MEDIA_TYPE.fullmatch(said) else _guessed(file.name),
+            filename=file.name,
+            size=file.measured.size,
+            sha1=file.measured.sha1,
+            sha256=file.measured.sha256,
+        )
+        self.binaries.append(own)
+        attachment = _attachment(own)
+        self.read(path, attachment, lambda: unpacked(file.where, decoded(self.message, part)))
+        parts: list[tuple[str, JSON]] = [
+            ("path", {"valueString": path}),
+            ("role", {"valueCode": "attachment"}),
+            ("sha256", {"valueString": own.sha256}),
+            ("derived", {"valueBoolean": True}),
+            ("derived-from", {"valueString": part.path}),
+        ]
+        mime_part = extension(self.terms.extension("mime-part"), parts)
+        return {"extension": [mime_part], "contentAttachment": attachment}
 
     def mime_part(self, part: Part, role: str, sha256: str) -> JSON:
         parts: list[tuple[str, JSON]] = [
@@ -270,6 +303,21 @@ class _Reader:
             sha1=measured.sha1,
             sha256=measured.sha256,
         )
+
+
+def _attachment(row: BinaryRow) -> JSON:
+    attachment: JSON = {
+        "contentType": row.content_type,
+        "url": f"Binary/{row.id}",
+        "size": row.size,
+        "hash": row.sha1,
+    }
+    return {**attachment, "title": row.filename} if row.filename else attachment
+
+
+def _guessed(name: str | None) -> str:
+    """Return the media type that a file's name stands for."""
+    return guess_type(name or "", strict=True)[0] or "application/octet-stream"
 
 
 def _content_type(part: Part) -> str:
