@@ -142,10 +142,10 @@ class _Scan:
 
     def run(self) -> Index:
         self.enter("")
-        while line := self.read_line():
+        while self.skip() and (line := self.read_line()):
             start, before = self.position - len(line), self.line_end
             self.line_end = len(line) - len(line.rstrip(b"\r\n"))
-            found = self.delimiter(line) if before else None  # not within an over-long line
+            found = self.delimiter(line)
             if found is None:
                 continue
             level, closing = found
@@ -164,6 +164,30 @@ class _Scan:
         while len(self.open) > 1:
             self.leave(end)
         return Index(self.leave(end), self.partial)
+
+    def skip(self) -> bool:
+        """Go on to the next line that begins with two hyphens; say whether there is one.
+
+        To read a large attachment by its lines would cost more than to decode it.
+        """
+        if all(entity.boundary is None for entity in self.open):
+            return False
+        # What is before the present position decides whether a line begins there.
+        data = b"\n" if self.line_end else b" "
+        start = self.position - 1
+        # To look for one octet is ten times as quick as for several, and base64 has no hyphen.
+        while (found := data.find(b"\n--") if b"-" in data else -1) < 0:
+            block = self.message.read(BLOCK_OCTETS)
+            if not block:
+                return False
+            kept = data[-3:]  # "\r\n-" may be the start of what is looked for
+            start += len(data) - len(kept)
+            data = kept + block
+        if start + found >= self.position:
+            self.line_end = 2 if data[found - 1 : found] == b"\r" else 1
+            self.position = start + found + 1
+        self.message.seek(self.position)
+        return True
 
     def read_line(self) -> bytes:
         line = self.message.readline(LINE_OCTETS)
