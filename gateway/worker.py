@@ -365,8 +365,15 @@ class Worker:
 
 async def _outcome(work: Coroutine[Any, Any, T]) -> T | BaseException:
     """Return what `work` returns, or what it raises: here nothing may end the worker."""
-    outcomes = await asyncio.gather(work, return_exceptions=True)
-    return outcomes[0]
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return error  # the work's own
+    except Exception as error:  # noqa: BLE001 - the top of every job
+        return error
 
 
 def _told(job: Job, outcome: Result | Broken) -> dict[str, object]:
