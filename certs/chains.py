@@ -83,8 +83,8 @@ class Chains:
             return evidence
         trusted = anchors if isinstance(anchors, IssuerIndex) else IssuerIndex(anchors)
         key = _key(evidence, trusted, policy)
-        work = _Work(evidence, trusted, now, policy)
-        kept = await self._kept.get(key, now, partial(self._gather, work))
+        gather = partial(self._gather, evidence, trusted, now, policy)
+        kept = await self._kept.get(key, now, gather)
         if kept.answer is None:
             return evidence
         revocation = kept.answer.revocation
@@ -104,7 +104,10 @@ class Chains:
         self._kept.clear()
         self._issuers.forget()
 
-    async def _gather(self, work: _Work) -> Kept[_Gathered]:
+    async def _gather(
+        self, evidence: Evidence, anchors: IssuerIndex, now: datetime, policy: CertificatePolicy
+    ) -> Kept[_Gathered]:
+        work = _Work(evidence, anchors, now, policy)
         try:
             async with asyncio.timeout(self._deadline_s):
                 await asyncio.gather(*(self._one(work, leaf) for leaf in work.leaves))
