@@ -12,6 +12,7 @@ Standards:
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -166,10 +167,10 @@ class Pipeline:
         with scratch() as inner:
             try:
                 must_go_on(job)
-                policies = await self._trust.policies(task.waiting)  # (io)
-                opened = await self._open(task, inner, identities, policies)  # (io)
-                refusals = check_for_each(opened, envelope, policies)
-                believed = await self._trust.signer(signer_evidence(opened), policies, now)  # (io)
+                trusting = await self._trust.of(task.waiting, now)  # (io)
+                opened = await self._open(task, inner, identities, trusting.policies)  # (io)
+                refusals = check_for_each(opened, envelope, trusting.policies)
+                believed = await self._trust.signer(signer_evidence(opened), trusting, now)  # (io)
                 judgement = believed.without(refusals)
                 judgement.require_one()
                 self._observer.decided("incoming", [d.reason for d in judgement.decisions.values()])
@@ -294,8 +295,12 @@ class Pipeline:
             return await self._database.read(lambda c: spool.stored(c, key))
         sink = self._bodies.sink()
         try:
+            size = inner.seek(0, os.SEEK_END)
             inner.seek(0)
-            await asyncio.to_thread(shutil.copyfileobj, inner, sink, COPY_OCTETS)
+            if size <= spool.INLINE_OCTETS:  # from memory to memory
+                sink.write(inner.read())
+            else:
+                await asyncio.to_thread(shutil.copyfileobj, inner, sink, COPY_OCTETS)
             inner.seek(0)
             return await sink.finish()
         finally:

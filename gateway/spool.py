@@ -146,7 +146,6 @@ class SpoolSink:
     def __init__(self, path: Path, keep: Callable[[str, bytes], None] = _nowhere) -> None:
         self._path = path
         self._keep = keep
-        self._part = path.with_suffix(_PART)
         self._memory = bytearray()
         self._file: io.FileIO | None = None
         self._hash = hashlib.sha256()
@@ -156,6 +155,10 @@ class SpoolSink:
     def size(self) -> int:
         """Octets written so far."""
         return self._size
+
+    @property
+    def _part(self) -> Path:
+        return self._path.with_suffix(_PART)
 
     def write(self, data: bytes | memoryview) -> int:
         """Take the next octets.

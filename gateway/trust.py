@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -30,7 +31,15 @@ from trust_bundles.policy import Direction, Purpose
 from trust_bundles.sets import AnchorSets, bundle_of
 from trust_bundles.verdicts import VerdictCache
 
-__all__ = ["Trust"]
+__all__ = ["Trust", "Trusting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusting:
+    """What each of a received message's recipients demands of its signer, and whom it believes."""
+
+    policies: Mapping[DirectAddress, CertificatePolicy]
+    anchors: Mapping[DirectAddress, Anchors]
 
 
 class Trust:
@@ -93,12 +102,13 @@ class Trust:
             for evidence in found
         ]
 
-    async def policies(
-        self, recipients: Sequence[DirectAddress]
-    ) -> Mapping[DirectAddress, CertificatePolicy]:
-        """Return what the domain of each recipient demands now."""
+    async def of(self, recipients: Sequence[DirectAddress], now: datetime) -> Trusting:
+        """Return what the domain of each recipient demands now, and whom each believes."""
         return await self._database.read(
-            lambda c: {r: self._policies.policy_for(c, r.domain) for r in recipients}
+            lambda c: Trusting(
+                {r: self._policies.policy_for(c, r.domain) for r in recipients},
+                {r: self._sets.anchors_for(c, r, Direction.INCOMING, now) for r in recipients},
+            )
         )
 
     async def bundle_of(
@@ -113,13 +123,11 @@ class Trust:
     async def signer(
         self,
         evidence: Evidence,
-        policies: Mapping[DirectAddress, CertificatePolicy],
+        trusting: Trusting,
         now: datetime,
     ) -> Judgement:
         """Say for each recipient whether it believes the signer: by its own anchors and policy."""
-        anchors = await self._database.read(
-            lambda c: {r: self._sets.anchors_for(c, r, Direction.INCOMING, now) for r in policies}
-        )
+        policies, anchors = trusting.policies, trusting.anchors
         together, policy = self._sets.merged(anchors.values()), loosest(policies.values())
         complete = await self._completion.complete(evidence, together, now=now, policy=policy)
         judgement = await asyncio.to_thread(

@@ -86,7 +86,8 @@ async def test_anchor_holds_in_its_direction_only(
     judge = agent(sqlite_database, Intermediates())
     [decision] = await judge.recipients(RIVERA, [evidence(CHEN)], NOW)
     assert decision.reason is outgoing
-    judgement = await judge.signer(evidence(CHEN, level=Level.MESSAGE), {RIVERA: POLICY}, NOW)
+    trusting = await judge.of([RIVERA], NOW)
+    judgement = await judge.signer(evidence(CHEN, level=Level.MESSAGE), trusting, NOW)
     assert judgement.decisions[RIVERA].reason is incoming
 
 
@@ -96,8 +97,8 @@ async def test_signer_is_judged_for_each_recipient_by_its_own_anchors(
     await trust(sqlite_database, str(DESK), Direction.INCOMING)
     completion = Intermediates()
     signer = evidence(CHEN, level=Level.MESSAGE)
-    policies = {RIVERA: POLICY, DESK: POLICY}
-    judgement = await agent(sqlite_database, completion).signer(signer, policies, NOW)
+    judge = agent(sqlite_database, completion)
+    judgement = await judge.signer(signer, await judge.of([RIVERA, DESK], NOW), NOW)
     assert {a: d.reason for a, d in judgement.decisions.items()} == {
         RIVERA: Reason.NOT_TRUSTED,
         DESK: None,
