@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from cryptography import x509
 
@@ -26,7 +27,7 @@ from gateway.policies import DomainPolicies
 from gateway.ports import Completion
 from gateway.revocation_watch import RevocationWatch
 from trust_bundles.anchors import Anchors
-from trust_bundles.decision import Decision, decide
+from trust_bundles.decision import Decision, decide, is_judged
 from trust_bundles.policy import Direction, Purpose
 from trust_bundles.sets import AnchorSets, bundle_of
 from trust_bundles.verdicts import VerdictCache
@@ -81,10 +82,29 @@ class Trust:
                 for evidence in found
             )
         )
-        decisions = await asyncio.to_thread(self._encrypt, complete, anchors, policy, now)
+        if self._are_judged(complete, anchors, policy, now):
+            decisions = self._encrypt(complete, anchors, policy, now)
+        else:
+            decisions = await asyncio.to_thread(self._encrypt, complete, anchors, policy, now)
         for evidence, decision in zip(complete, decisions, strict=True):
             self._tell(evidence, [decision], now)
         return decisions
+
+    def _are_judged(
+        self, found: Sequence[Evidence], anchors: Anchors, policy: CertificatePolicy, now: datetime
+    ) -> bool:
+        """Say whether the decisions take less time than to have them made in a thread."""
+        return len(found) <= AT_ONCE and all(
+            is_judged(
+                evidence,
+                anchors,
+                purpose=Purpose.ENCRYPT,
+                now=now,
+                policy=policy,
+                cache=self._cache,
+            )
+            for evidence in found
+        )
 
     def _encrypt(
         self, found: Sequence[Evidence], anchors: Anchors, policy: CertificatePolicy, now: datetime

@@ -30,7 +30,7 @@ from trust_bundles.anchors import Anchors
 from trust_bundles.policy import Purpose
 from trust_bundles.verdicts import Judged, VerdictCache, key_of
 
-__all__ = ["Decision", "Verdict", "decide"]
+__all__ = ["Decision", "Verdict", "decide", "is_judged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,20 @@ def decide(
         return Decision(address, (), (), reason, f"no certificate found for {address}")
     best = max(verdicts, key=lambda verdict: _PROGRESS[verdict.reason or Reason.INTERNAL])
     return Decision(address, (), verdicts, best.reason, best.detail)
+
+
+def is_judged(
+    evidence: Evidence,
+    anchors: Anchors,
+    *,
+    purpose: Purpose,
+    now: datetime,
+    policy: CertificatePolicy,
+    cache: VerdictCache,
+) -> bool:
+    """Say whether `decide` has but to look its verdicts up, which takes microseconds."""
+    keys = (key_of(f.certificate, evidence, anchors, purpose, policy) for f in evidence.found)
+    return all(cache.get(key, now) is not None for key in keys)
 
 
 @dataclass(frozen=True, slots=True)

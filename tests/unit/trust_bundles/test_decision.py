@@ -15,7 +15,8 @@ from certs.issue import Locations, Use
 from certs.ocsp import Status
 from certs.policy import CertificatePolicy, RevocationMode
 from tests.helpers.pki import NOW, Ca
-from trust_bundles.decision import Decision, decide
+from trust_bundles.anchors import Anchors
+from trust_bundles.decision import Decision, decide, is_judged
 from trust_bundles.policy import Purpose
 from trust_bundles.verdicts import VerdictCache
 
@@ -151,6 +152,27 @@ def test_cached_verdict_follows_anchors_policy_and_revocation() -> None:
     assert untrusted.reason is Reason.NOT_TRUSTED
     hard = CertificatePolicy(revocation=RevocationMode.HARD_FAIL)
     assert judged(REVOKED, cache=cache, policy=hard).reason is Reason.REVOCATION_UNKNOWN
+
+
+def test_what_was_judged_is_told_from_what_was_not() -> None:
+    cache = VerdictCache()
+
+    def known(*certificates: x509.Certificate, policy: CertificatePolicy = POLICY) -> bool:
+        return is_judged(
+            evidence(*certificates),
+            Anchors([ROOT.certificate]),
+            purpose=Purpose.ENCRYPT,
+            now=NOW,
+            policy=policy,
+            cache=cache,
+        )
+
+    assert known()
+    assert not known(VALID)
+    judged(VALID, cache=cache)
+    assert known(VALID)
+    assert not known(VALID, SIGN_ONLY)
+    assert not known(VALID, policy=CertificatePolicy(revocation=RevocationMode.HARD_FAIL))
 
 
 def test_cached_verdict_does_not_outlive_the_certificate() -> None:
