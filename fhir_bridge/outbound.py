@@ -179,7 +179,8 @@ class _Reader:
             text = f"A message has at most {BLIND_MAX} blind copies."
             self.refuse("too-costly", text, "recipient")
         subject = self.header_text(resource.get("topic", {}).get("text", ""), "topic.text")
-        texts = [p["contentString"] for p in resource.get("payload", ()) if "contentString" in p]
+        payload = self.payload()
+        texts = [p["contentString"] for _, p in payload if "contentString" in p]
         contents = tuple(self.contents())
         if not texts and not contents:
             # fhir.md 3.7: Direct needs content.
@@ -270,8 +271,19 @@ class _Reader:
         others = [self.directory.get(literal) for literal in contact_references(actor)]
         return list(dict.fromkeys(a for o in others if o for a in direct_addresses(o)))
 
+    def payload(self) -> list[tuple[int, JSON]]:
+        """Return the payloads with their positions, but what was made from another of them."""
+        listed = [(p, self.mime_part(p)) for p in self.resource.get("payload", ())]
+        # fhir.md 3.3, class D: text of the HTML, files of a winmail.dat that goes along itself.
+        whole = {part.get("path") for p, part in listed if not part.get("derived")} - {None}
+        return [
+            (number, p)
+            for number, (p, part) in enumerate(listed)
+            if not (part.get("derived") and part.get("derived-from", part.get("path")) in whole)
+        ]
+
     def contents(self) -> Iterator[Content]:
-        for position, payload in enumerate(self.resource.get("payload", ())):
+        for position, payload in self.payload():
             at = f"Communication.payload[{position}]"
             part = self.mime_part(payload)
             if "contentAttachment" in payload:

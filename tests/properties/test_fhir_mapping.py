@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from uuid import UUID
 
 from fhir.resources.R4B import get_fhir_model_class
@@ -16,15 +17,18 @@ from hypothesis import strategies as st
 
 from certs.address import parse_address
 from fhir_bridge.binary_rows import BinaryRow
-from fhir_bridge.compose import Attachment, Letter, compose
+from fhir_bridge.compose import Ancestry, Attachment, Letter, compose
+from fhir_bridge.handover import letter_of
 from fhir_bridge.headers import Mailbox, decode_words, mailboxes, parameters
 from fhir_bridge.inbound import InboundView, view
 from fhir_bridge.mime import decoder, index
+from fhir_bridge.outbound import draft_of
 from fhir_bridge.outcome import FhirError
 from fhir_bridge.resources import check, dump, load
-from fhir_bridge.terms import Terms
+from fhir_bridge.terms import Terms, extension_value
 from fhir_bridge.trust import Trust
 
+TERMS = Terms()
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 BEN = parse_address("ben@direct.lakeview.example")
 TRUST = Trust("trusted", None, None, None, None, None, None, NOW)
@@ -85,7 +89,7 @@ def seen(message: bytes) -> InboundView:
         body_key="k",
         received_at=NOW,
         trust=TRUST,
-        terms=Terms(),
+        terms=TERMS,
     )
 
 
@@ -116,6 +120,94 @@ def test_what_is_sent_is_what_is_received(
     assert [octets_of(message, row) for row in rows] == [octets for _, _, octets in attached]
     assert [row.filename or "" for row in rows] == [title[:255] for _, title, _ in attached]
     assert octets_of(message, made.binaries[-1]) == message
+
+
+def sent_on(made: InboundView, message: bytes) -> bytes:
+    """What goes out when a client sends `made` as it is, from the author's own mailbox."""
+    draft = draft_of(made.communication, directory={}, terms=TERMS)
+    by_id = {f"Binary/{row.id}": row for row in made.binaries}
+    letter = letter_of(
+        draft,
+        message_id="<again@direct.hillside.example>",
+        date=NOW,
+        ancestry=Ancestry(),
+        binaries={c.at: by_id[c.url] for c in draft.contents if c.url},
+        files={"k": io.BytesIO(message)},
+    )
+    return written(letter)
+
+
+def lossless(message: bytes) -> dict[str, Any]:
+    """The elements of class L of fhir.md 3.3, with the octets of what is attached."""
+    made = seen(message)
+    found = made.communication
+    rows = {f"Binary/{row.id}": octets_of(message, row) for row in made.binaries}
+    payload = []
+    for each in found.get("payload", ()):
+        [part] = each["extension"]
+        about = {p["url"]: next(v for k, v in p.items() if k != "url") for p in part["extension"]}
+        attachment = {**each.get("contentAttachment", {})}
+        octets = rows.get(attachment.pop("url", ""))
+        role = {k: about.get(k) for k in ("role", "content-id", "derived")}
+        payload.append((each.get("contentString"), attachment, octets, role))
+    return {
+        "sender": found["sender"]["identifier"],
+        "recipient": [
+            (
+                extension_value(r, TERMS.extension("recipient-role")),
+                r["identifier"],
+                r.get("display"),
+            )
+            for r in found["recipient"]
+        ],
+        "topic": found.get("topic"),
+        "priority": found.get("priority"),
+        "payload": payload,
+    }
+
+
+@CHECKED
+@given(
+    letter=LETTERS,
+    attached=ATTACHMENTS,
+    html=st.none() | TEXT.filter(lambda text: bool(text.strip())),
+    image=st.none() | st.binary(min_size=1, max_size=200),
+)
+def test_what_is_received_and_sent_on_is_the_same(
+    letter: Letter,
+    attached: list[tuple[str, str, bytes]],
+    html: str | None,
+    image: bytes | None,
+) -> None:
+    """Rules 2 and 3: in, as FHIR, and out again."""
+    parts = [attachment(*each) for each in attached]
+    if html is not None and image is not None:
+        blocks = attachment("image/png", "i.png", image).blocks
+        parts.insert(0, Attachment("image/png", "i.png", "image@x", True, blocks))
+    # Who is named twice gets one message, and stands in it once.
+    to = {mailbox.address: mailbox for mailbox in (*letter.to, Mailbox("", BEN))}
+    cc = {mailbox.address: mailbox for mailbox in letter.cc if mailbox.address not in to}
+    named = replace(letter, to=tuple(to.values()), cc=tuple(cc.values()))
+    message = written(replace(named, html=html, attachments=tuple(parts)))
+    if "payload" not in seen(message).communication:
+        return  # there is nothing to send
+    assert lossless(sent_on(seen(message), message)) == lossless(message)
+
+
+@CHECKED
+@given(html=TEXT.filter(lambda text: bool(text.strip())))
+def test_html_alone_is_sent_on_as_html_alone(html: str) -> None:
+    """What was made from it is not sent back (class D)."""
+    letter = Letter(
+        sender=Mailbox("", parse_address("anna@direct.hillside.example")),
+        to=(Mailbox("", BEN),), cc=(), subject="", message_id="<1@direct.hillside.example>",
+        date=NOW, in_reply_to=None, references=(), priority=None, wants_dispatched=False,
+        text=None, html=html, attachments=(),
+    )  # fmt: skip
+    message = written(letter)
+    again = sent_on(seen(message), message)
+    assert b"text/plain" not in again
+    assert lossless(again) == lossless(message)
 
 
 @CHECKED
