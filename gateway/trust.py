@@ -34,6 +34,8 @@ from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Trust", "Trusting"]
 
+AT_ONCE: Final = 10  # recipients, each of whose verdicts is looked up in 20 us
+
 
 @dataclass(frozen=True, slots=True)
 class Trusting:
