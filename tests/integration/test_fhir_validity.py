@@ -10,6 +10,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -25,10 +26,12 @@ from fhir_bridge.audit_api import audit_event
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.delivery import RecipientState
 from fhir_bridge.hook_calls import Event
+from fhir_bridge.inbound import NoticeShown
 from fhir_bridge.operation_definitions import OPERATIONS
 from fhir_bridge.records import delivery_changed
 from fhir_bridge.search_definitions import search_parameters
 from fhir_bridge.socket_protocol import event_bundle, handshake_bundle
+from fhir_bridge.terms import InboundStatus
 from gateway import audit
 from gateway.access_trail import AccessTrail
 from gateway.sample_ccda import continuity_of_care_document
@@ -40,6 +43,7 @@ from tests.unit.fhir_bridge.conftest import (
     BEN,
     NOW,
     TERMS,
+    TRUST,
     World,
     communication,
     empty_database,
@@ -48,6 +52,10 @@ from tests.unit.fhir_bridge.conftest import (
 )
 from tests.unit.fhir_bridge.test_derived import ccda, mail
 from tests.unit.fhir_bridge.test_directory import MINIMAL, direct
+from tests.unit.fhir_bridge.test_hl7v2 import ADT
+from tests.unit.fhir_bridge.test_hl7v2 import mail as mail_of_parts
+from tests.unit.fhir_bridge.test_tnef import WINMAIL
+from tests.unit.fhir_bridge.test_tnef import mail as mail_of_winmail
 from tests.unit.fhir_bridge.test_xdm import mail as mail_of_package
 
 __all__ = ["empty_database", "sqlite_database", "world"]
@@ -155,8 +163,22 @@ async def receive(world: World) -> None:
         mail_of_package(package(ccda("Other"))),
         mail_of_package(package(b"%PDF", about=metadata(b"%PDF", sha1="0" * 40))),
         PLAIN.replace(b"<2@", b"<5@").replace(b"Importance: high", b"Importance: low"),
+        mail_of_parts(ADT, ADT.replace(b"Helberg", b"Other")),
+        mail_of_winmail(WINMAIL),
+        PLAIN.replace(b"<2@", b"<6@").replace(b"Reply-To:", b"Sender:"),
     ):
         await world.receive(message)
+    for kind in ("mdn", "dsn"):
+        await world.receive(
+            PLAIN.replace(b"<2@", b"<7@"), notice=NoticeShown(kind, "<2@x.example>")
+        )
+    await world.receive(PLAIN.replace(b"<2@", b"<8@"), status=InboundStatus.IN_PROGRESS)
+    for trust in (
+        replace(TRUST, binding="address-bound"),
+        replace(TRUST, signed_at=None),
+        replace(TRUST, signature=None, bundle="https://bundles.example/one.p7b"),
+    ):
+        await world.receive(PLAIN.replace(b"<2@", b"<9@"), trust=trust)
 
 
 async def send(world: World) -> None:
@@ -180,7 +202,8 @@ async def send(world: World) -> None:
     request = {**communication(), "resourceType": "CommunicationRequest", "status": "active"}
     del request["topic"]
     await world.http.post("/CommunicationRequest", json=request)
-    for number, code in enumerate(("relayed", "processed", "dispatched", "failed", "refused")):
+    codes = ("relayed", "processed", "dispatched", "failed", "refused", "held")
+    for number, code in enumerate(codes):
         world.now += timedelta(seconds=1)
         sent = (await world.http.post("/Communication", json=communication())).json()
         reason = Reason.BACKBONE_REFUSED if code in ("failed", "refused") else None
