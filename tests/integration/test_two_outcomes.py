@@ -1,6 +1,7 @@
-"""Outcomes of one message that are told at the same moment, over connections of their own.
+"""Outcomes of one message, and messages of one thread, at the same moment.
 
-On PostgreSQL, where two processes' transactions run beside each other: nothing of either is lost.
+Over connections of their own, on PostgreSQL, where two processes' transactions run beside each
+other: nothing of either is lost.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from fhir_bridge.ports import Submission
 from fhir_bridge.records import delivery_changed
 from fhir_bridge.store import insert
 from fhir_bridge.terms import Terms, mailto_identifier
-from gateway import messages, progress
+from gateway import messages, progress, queue
 from gateway.database import SqlDatabase
 from gateway.messages import MessageState
 from gateway.progress import Change
+from gateway.results import Done
 from gateway.tracking import Event
 from tests.helpers.agent import CHEN, GP, NURSE, RIVERA, Agent, mail, open_agent, peer_ca
 from tests.helpers.database import PostgresqlServer
@@ -266,3 +268,32 @@ async def test_many_outcomes_at_once_all_land(url: str, tmp_path: Path) -> None:
             "completed",
             True,
         )
+
+
+async def test_messages_of_one_thread_that_come_at_once_are_one_thread(
+    url: str, tmp_path: Path
+) -> None:
+    async with (
+        SqlDatabase.open(url) as database,
+        SqlDatabase.open(url) as other,
+        open_agent(database, tmp_path) as agent,
+    ):
+        others = [DirectAddress(f"ward{number}", CHEN.domain) for number in range(8)]
+        for number, each in enumerate(others):
+            more = ["References: <root@lakeview.example>", f"Cc: {each}"]
+            content = mail(CHEN, RIVERA, message_id=f"<{number}@lakeview.example>", more=more)
+            await agent.receive(content, RIVERA)
+        jobs = await database.write(
+            lambda c: queue.claim(c, now=NOW, lease_s=60, limit=20, kinds=["incoming"])
+        )
+        results = [await agent.handlers["incoming"](job) for job in jobs]
+        records = [result.record for result in results if isinstance(result, Done)]
+        assert len(records) == len(others)
+        places = [database, other] * len(others)
+        await asyncio.gather(*(p.write(r) for p, r in zip(places, records, strict=False)))
+        every = await agent.resources("Communication", RIVERA)
+        [header] = [each for each in every if "partOf" not in each]
+        assert {each["partOf"][0]["reference"] for each in every if "partOf" in each} == {
+            f"Communication/{header['id']}"
+        }
+        assert {address_of(each) for each in header["recipient"]} >= {each.key for each in others}
