@@ -108,6 +108,7 @@ class Worker:
         self._begun = 0  # jobs that wait for their commit
         self._sought = 0  # the room kept for those that are being looked for
         self._more = True  # are there perhaps others that are due?
+        self._waiting: set[str] = set()  # destinations to which some wait for room
         self._leases: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._event = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -170,7 +171,9 @@ class Worker:
         rooms = self._destinations.rooms(now)
         self._sought = free
         try:
-            claimed, jobs = await self._database.write(lambda c: self._claim(c, free, rooms, now))
+            claimed, jobs, back = await self._database.write(
+                lambda c: self._claim(c, free, rooms, now)
+            )
         except DirectError as error:
             _log.error("jobs cannot be claimed", reason=error.reason.code, detail=error.detail)
             return False
@@ -179,8 +182,10 @@ class Worker:
         for job in jobs:
             self._destinations.begun(job.destination)
             self._start(job)
-        self._more = claimed == free or bool(rooms.closed)
-        return claimed == free
+        self._more = claimed == free
+        if not self._more:
+            self._waiting &= rooms.closed | back
+        return self._more
 
     def _free(self) -> int:
         return self._concurrency - len(self._running) - self._begun - self._sought
@@ -189,7 +194,10 @@ class Worker:
         now = self._clock()
         if free <= 0 or new.key is not None or new.due_at > now or self._stopping.is_set():
             return None
-        if not self._destinations.has_room(new.destination, now):
+        if new.destination in self._waiting or not self._destinations.has_room(
+            new.destination, now
+        ):
+            self._waiting.add(new.destination)
             return None
         self._begun += 1
         self._destinations.begun(new.destination)
@@ -203,8 +211,8 @@ class Worker:
 
     def _claim(
         self, connection: Connection, limit: int, rooms: Rooms, now: datetime
-    ) -> tuple[int, Sequence[Job]]:
-        """Claim jobs; return how many, and those to whose destination there is room now."""
+    ) -> tuple[int, Sequence[Job], set[str]]:
+        """Claim jobs; return how many, those with room at their destination, and where is none."""
         claimed = queue.claim(
             connection,
             now=now,
@@ -214,13 +222,14 @@ class Worker:
             not_to=rooms.closed,
             holder=self._holder,
         )
-        jobs = []
+        jobs, back = [], set()
         for job in claimed:
             if rooms.take(job.destination):
                 jobs.append(job)
             else:
                 queue.hand_back(connection, job)
-        return len(claimed), jobs
+                back.add(job.destination)
+        return len(claimed), jobs, back
 
     def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

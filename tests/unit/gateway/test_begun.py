@@ -103,8 +103,12 @@ async def test_no_more_are_begun_to_a_destination_than_it_has_room_for(
 ) -> None:
     async with working(sqlite_database, {}, per_destination=1) as worker:
         one = await begun(worker, NewJob("a", {}, NOW, destination=FAR))
-        assert worker.begin(NewJob("a", {}, NOW, destination=FAR)) is None
+        far = NewJob("a", {}, NOW, destination=FAR)
+        assert worker.begin(far) is None
         worker.leave(one)
+        # What was put instead goes first, now that there is room; then there is none that waits.
+        assert worker.begin(far) is None
+        worker.leave(await begun(worker, far))
 
 
 async def test_none_is_begun_by_a_worker_that_stops(sqlite_database: SqlDatabase) -> None:
