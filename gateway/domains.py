@@ -218,8 +218,8 @@ def edge_user_hash(connection: sa.Connection, name: str) -> str | None:
 
 def may_send_as(connection: sa.Connection, user: str, address: DirectAddress) -> bool:
     """Say whether the edge user may send as `address`, which must be one of ours."""
-    found = connection.execute(_MAY_SEND, {"the_user": user, "the_key": address.key}).first()
-    return found is not None and is_local(connection, address)
+    values = {"the_user": user, "the_key": address.key}
+    return connection.execute(_MAY_SEND, values).first() is not None
 
 
 def hash_password(password: str) -> str:
@@ -269,7 +269,6 @@ _EDGE_USER: Final = sa.select(edge_user.c.name).where(edge_user.c.name == sa.bin
 _HASH: Final = sa.select(edge_user.c.password_hash).where(
     edge_user.c.name == sa.bindparam("the_name"), edge_user.c.enabled
 )
-_MAY_SEND: Final = sa.select(edge_user_address.c.user).where(
-    edge_user_address.c.user == sa.bindparam("the_user"),
-    edge_user_address.c.address_key == sa.bindparam("the_key"),
-)
+_MAY_SEND: Final = _SERVED.join(
+    edge_user_address, edge_user_address.c.address_key == addresses.c.address_key
+).where(edge_user_address.c.user == sa.bindparam("the_user"))
