@@ -10,6 +10,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 from uuid import UUID, uuid5
 
 from fhir_bridge.binary_rows import BinaryRow
@@ -20,6 +21,9 @@ from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.xds_resources import document_entry, is_as_described, submission_set
 
 __all__ = ["same_patient", "with_documents"]
+
+# Each is compared with all; a person who looks at a conflict needs no more either.
+DISAGREEING_MAX: Final = 20
 
 
 def with_documents(
@@ -107,7 +111,9 @@ def _of_package(
 
 
 def _note(patient: JSON | None, patients: list[JSON]) -> None:
-    if patient is not None and not any(same_patient(patient, known) for known in patients):
+    if patient is None or len(patients) == DISAGREEING_MAX:
+        return
+    if not any(same_patient(patient, known) for known in patients):
         patients.append(patient)
 
 

@@ -27,7 +27,7 @@ from fhir_bridge.html_text import text_of_html
 from fhir_bridge.mime import Index, Part, decoded
 from fhir_bridge.packages import Packaged, packages_in
 from fhir_bridge.terms import JSON, Terms, extension
-from fhir_bridge.tnef import Enclosed, enclosed_in, is_tnef
+from fhir_bridge.tnef import FILES_MAX, Enclosed, enclosed_in, is_tnef
 
 __all__ = ["Attached", "Payloads", "payloads_of"]
 
@@ -238,9 +238,10 @@ class _Reader:
             self.partial |= not whole
         elif is_tnef(start):
             files, whole = enclosed_in(decoded(self.message, part))
-            for number, file in enumerate(files, 1):
+            room = FILES_MAX - len(self.derived)
+            for number, file in enumerate(files[:room], 1):
                 self.derived.append(self.enclosed(part, row, file, f"{part.path}/{number}"))
-            self.partial |= not whole
+            self.partial |= not whole or len(files) > room
 
     def enclosed(self, part: Part, row: BinaryRow, file: Enclosed, path: str) -> JSON:
         """Take a file out of an envelope; it is a payload that nobody sent as one."""

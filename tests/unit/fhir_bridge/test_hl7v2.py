@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhir_bridge.ccda import read_document
+from fhir_bridge.documents import DISAGREEING_MAX
 from fhir_bridge.hl7v2 import PATIENTS_MAX, SEGMENT_OCTETS_MAX, is_hl7v2, patients_in
 from fhir_bridge.terms import extension_value
 from tests.unit.fhir_bridge.conftest import TERMS, World
 from tests.unit.fhir_bridge.test_derived import ccda
 from tests.unit.fhir_bridge.test_directory import stored
+from tests.unit.fhir_bridge.test_inbound import seen
 
 MRN = "urn:oid:1.3.6.1.4.1.21367.2005.3.7"
 MSH = b"MSH|^~\\&|EHR|Lakeview|||20260102093000-0500||ADT^A01^ADT_A01|1|P|2.5.1|||||||\r"
@@ -223,6 +225,15 @@ async def test_sources_that_disagree_leave_the_message_without_a_patient(
         "patient",
         "patient-2",
     ]
+
+
+def test_there_is_an_end_to_the_patients_of_a_message() -> None:
+    parts = (
+        MSH + b"".join(b"PID|1||%d%d^^^&1.2.3&ISO\r" % (part, number) for number in range(10))
+        for part in range(100, 400)
+    )
+    found = seen(mail(*parts)).communication
+    assert sum(r["resourceType"] == "Patient" for r in found["contained"]) == DISAGREEING_MAX
 
 
 def test_a_date_of_a_document_that_is_none_is_left_out() -> None:

@@ -15,7 +15,7 @@ from fhir_bridge.archive import unpacked
 from fhir_bridge.tnef import FILES_MAX, Enclosed, enclosed_in, is_tnef
 from tests.unit.fhir_bridge.conftest import TERMS, World
 from tests.unit.fhir_bridge.test_derived import ccda, found
-from tests.unit.fhir_bridge.test_inbound import mime_part
+from tests.unit.fhir_bridge.test_inbound import communication, mime_part
 
 HEAD = b"\x78\x9f\x3e\x22\x01\x00"
 REND, TITLE, DATA, PROPERTIES, CODEPAGE = 0x69002, 0x18010, 0x6800F, 0x69005, 0x69007
@@ -163,6 +163,17 @@ async def test_a_document_in_an_envelope_is_a_document(world: World) -> None:
     [document] = await found(world, f"DocumentReference?related=Communication/{message['id']}")
     assert document["content"][0]["attachment"] == message["payload"][2]["contentAttachment"]
     assert message["subject"] == {"reference": "#patient"}
+
+
+def test_there_is_an_end_to_the_files_of_a_message() -> None:
+    many = HEAD + b"".join(attached(b"%d" % n, b"x") for n in range(60))
+    part = mail(many).partition(b"--b\r\nContent-Type: application/ms-tnef")[2]
+    found = communication(
+        mail(many).removesuffix(b"--b--\r\n") + (b"--b\r\nContent-Type: application/ms-tnef" + part)
+    )
+    derived = [p for p in found["payload"] if "derived-from" in mime_part(p)]
+    assert len(derived) == FILES_MAX
+    assert {"url": TERMS.extension("partial"), "valueBoolean": True} in found["extension"]
 
 
 async def test_a_damaged_envelope_is_an_attachment_only(world: World) -> None:
