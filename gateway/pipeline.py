@@ -29,6 +29,7 @@ from certs.policy import CertificatePolicy, loosest
 from certs.ports import Clock, Database
 from fhir_bridge.inbound import NoticeShown
 from gateway import messages, progress, spool
+from gateway.answers import Answers
 from gateway.inbox import Arrival, Inbox, store, trust_shown
 from gateway.judgement import (
     Judgement,
@@ -49,7 +50,6 @@ from gateway.outcomes import (
     must_go_on,
     put_off,
     refuse,
-    send,
     send_on,
     take_in,
     task_of,
@@ -60,7 +60,7 @@ from gateway.outcomes import (
 from gateway.ports import BodyStore, Directory, Envelope, Keys, RetryAt, StoredBody
 from gateway.progress import Change
 from gateway.queue import Job
-from gateway.results import Done, Record, Result, Retry
+from gateway.results import Done, Result, Retry
 from gateway.scratch import scratch
 from gateway.sealer import Sealer
 from gateway.transmission import deliveries
@@ -177,9 +177,9 @@ class Pipeline:
                 take = self._notice if is_notice(opened.facts) else self._delivery
                 due = self._retry_at(job.attempts, task.message.received_at, now)
                 if due is None or not judgement.unsettled:
-                    return Done(await take(task, opened, judgement, inner, now))  # (io)
-                record = await take(task, opened, judgement.settled, inner, now)  # (io)
-                return _for_the_others(judgement, due, record)
+                    return await take(task, opened, judgement, inner, now)  # (io)
+                taken = await take(task, opened, judgement.settled, inner, now)  # (io)
+                return _for_the_others(judgement, due, taken)
             except DirectError as error:
                 self._observer.decided("incoming", [error.reason] * len(task.waiting))
                 return self._refused(job, task, error, now, opened, judgement)
@@ -200,7 +200,7 @@ class Pipeline:
 
     async def _delivery(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
-    ) -> Record:
+    ) -> Done:
         """Hand the inner message to the recipients that trust it; answer with MDNs (AS-076)."""
         facts, message = opened.facts, task.message
         content = await self._keep(task, inner)  # (io)
@@ -208,21 +208,21 @@ class Pipeline:
         for mailbox in judgement.accepted:
             arrival = await self._arrival(task, opened, judgement, content, mailbox, now)  # (io)
             entries.append(await self._inbox.entry(arrival, inner, mailbox))  # (io)
-        answers = [
-            answer
+        notices = [
+            notice
             for entry in entries
-            for answer in await self._notices.answers(facts, entry, now)  # (io)
+            for notice in await self._notices.answers(facts, entry, now)  # (io)
             if message.envelope_sender is not None  # AS-091
         ]
+        answers = Answers(notices, now)
 
         def record(connection: Connection) -> None:
             take_in(connection, task, opened, judgement, content, now=now)
             for entry in entries:
                 store(connection, entry, now)
-            for answer in answers:
-                send(connection, answer, now)
+            answers.record(connection)
 
-        return record
+        return Done(record, answers.then)
 
     async def _arrival(
         self,
@@ -244,7 +244,7 @@ class Pipeline:
 
     async def _notice(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
-    ) -> Record:
+    ) -> Done:
         """Learn from a trusted MDN or DSN; it is never answered (AS-079, AS-091)."""
         notice = await asyncio.to_thread(read_notice, inner, opened.facts)
         content = await self._keep(task, inner)  # (io)
@@ -270,7 +270,7 @@ class Pipeline:
             for entry in filter(None, entries):
                 store(connection, entry, now)
 
-        return record
+        return Done(record)
 
     def _learnt(
         self,
@@ -327,7 +327,8 @@ class Pipeline:
         return Done(record)
 
 
-def _for_the_others(judgement: Judgement, due: datetime, record: Record) -> Retry:
-    """Return the retry for recipients who cannot decide now; `record` is of those who have."""
+def _for_the_others(judgement: Judgement, due: datetime, taken: Done) -> Retry:
+    """Return the retry for recipients who cannot decide now; `taken` is of those who have."""
     decision = next(iter(judgement.unsettled.values()))
-    return Retry(due, decision.reason or Reason.REVOCATION_UNKNOWN, decision.detail or "", record)
+    reason = decision.reason or Reason.REVOCATION_UNKNOWN
+    return Retry(due, reason, decision.detail or "", taken.record, then=taken.then)

@@ -24,12 +24,21 @@ def nothing(_: Connection) -> None:
     """Record nothing."""
 
 
+def _always() -> bool:
+    """Say yes."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Next:
-    """A job that follows from another. `known` is for its handler, where it is done at once."""
+    """A job that follows from another. `known` is for its handler, where it is done at once.
+
+    `wanted` is asked once the outcome of the other is written.
+    """
 
     job: NewJob
     known: object
+    wanted: Callable[[], bool] = _always
 
 
 @dataclass(frozen=True, slots=True)

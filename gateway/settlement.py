@@ -55,6 +55,8 @@ def settle(
     result.record(connection)
     under_way = set()
     for one, follower in following:
+        if not one.wanted():
+            continue
         if follower is None:
             queue.put(connection, one.job, now)
         elif put_begun(connection, follower):

@@ -584,4 +584,5 @@ def _settle(connection: sa.Connection, job: Job, result: Result, now: datetime) 
             queue.fail(connection, job, result.reason, result.detail)
     result.record(connection)
     for one in () if isinstance(result, Failed) else result.then:
-        queue.put(connection, one.job, now)
+        if one.wanted():
+            queue.put(connection, one.job, now)
