@@ -124,6 +124,15 @@ def test_an_envelope_that_is_cut_off_is_not_opened_or_only_as_far_as_it_is_whole
     assert all(file.measured.size in (4, 6) for file in files)
 
 
+def test_a_file_may_be_a_property() -> None:
+    octets = b"%PDF-1." + bytes(3)
+    data = struct.pack("<HHII", 0x0102, 0x3701, 1, len(octets)) + octets + bytes(-len(octets) % 4)
+    blob = struct.pack("<I", 3) + OTHERS[0] + data + text(LONG_NAME, "scan.pdf")
+    winmail = HEAD + attribute(2, REND, bytes(14)) + attribute(2, PROPERTIES, blob)
+    assert contents(winmail) == [("scan.pdf", octets)]
+    assert contents(winmail + attached(b"b", b"x", data)) == [("scan.pdf", octets), ("b", b"x")]
+
+
 def test_there_is_an_end_to_files() -> None:
     many = HEAD + b"".join(attached(b"%d" % n, b"x") for n in range(FILES_MAX + 1))
     files, whole = read(many)
