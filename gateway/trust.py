@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from cryptography import x509
@@ -152,11 +153,25 @@ class Trust:
         policies, anchors = trusting.policies, trusting.anchors
         together, policy = self._sets.merged(anchors.values()), loosest(policies.values())
         complete = await self._completion.complete(evidence, together, now=now, policy=policy)
-        judgement = await asyncio.to_thread(
-            judge, complete, anchors, now=now, policies=policies, cache=self._cache
-        )
+        made = partial(judge, complete, anchors, now=now, policies=policies, cache=self._cache)
+        at_hand = self._knows_signer(complete, trusting, now)
+        judgement = made() if at_hand else await asyncio.to_thread(made)
         self._tell(complete, judgement.decisions.values(), now)
         return judgement
+
+    def _knows_signer(self, evidence: Evidence, trusting: Trusting, now: datetime) -> bool:
+        """Say whether the judgement takes less time than to have it made in a thread."""
+        return len(evidence.found) * len(trusting.anchors) <= AT_ONCE and all(
+            is_judged(
+                evidence,
+                anchors,
+                purpose=Purpose.SIGN,
+                now=now,
+                policy=trusting.policies[recipient],
+                cache=self._cache,
+            )
+            for recipient, anchors in trusting.anchors.items()
+        )
 
     def _tell(self, evidence: Evidence, decisions: Iterable[Decision], now: datetime) -> None:
         if self._watch is not None:
