@@ -27,13 +27,13 @@ from certs.errors import DirectError, Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
 from gateway import audit, domains, mdn, messages
+from gateway.answers import as_accepted
 from gateway.begun import Taker
 from gateway.header import HEADER_OCTETS, parse_header, read_header
 from gateway.message import Facts, facts_of
 from gateway.messages import Direction, Kind, NewMessage, Source
 from gateway.notification import kind_of
 from gateway.notify import Notify
-from gateway.outcomes import Task, load
 from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore, Envelope, Role, Session, StoredBody
 from gateway.queue import Job, NewJob
@@ -244,18 +244,20 @@ class SmtpReception:
         if delay_counts and new.kind is Kind.MESSAGE:  # DN-022
             jobs.append(first_job("delayed", new, now + self._windows.delay))
 
-        def work(connection: Connection) -> tuple[UUID, Task | None]:
+        def work(connection: Connection) -> tuple[UUID, bool]:
             if session.role is Role.EDGE:
                 _may_send(connection, session, new.author)
-            accepted, is_new = messages.accept(connection, new, jobs, now)
-            return accepted, load(connection, begun) if begun and is_new else None
+            return messages.accept(connection, new, jobs, now)
 
-        task: Task | None = None
+        is_new = False
         try:
-            accepted, task = await self._database.write(work)
+            accepted, is_new = await self._database.write(work)
         finally:
             if self._taker is not None and begun is not None:
-                self._taker.start(begun, task) if task else self._taker.leave(begun)
+                if is_new:
+                    self._taker.start(begun, as_accepted(new, now))
+                else:
+                    self._taker.leave(begun)
         if begun is None:
             self._wake()
         return accepted

@@ -183,8 +183,8 @@ class Worker:
             self._destinations.begun(job.destination)
             self._start(job)
         self._more = claimed == free
-        if not self._more:
-            self._waiting &= rooms.closed | back
+        # Others were due before those that still wait for a room there was.
+        self._waiting &= rooms.closed | back
         return self._more
 
     def _free(self) -> int:
