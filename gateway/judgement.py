@@ -13,7 +13,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import BinaryIO, Final
 
@@ -63,9 +63,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What was decided for each recipient."""
+    """What was decided for each recipient, and by which bundle it trusts, where it is by one."""
 
     decisions: Mapping[DirectAddress, Decision]
+    bundles: Mapping[DirectAddress, str] = field(default_factory=dict)
 
     @property
     def accepted(self) -> tuple[DirectAddress, ...]:
@@ -87,7 +88,9 @@ class Judgement:
             address: Decision(address, (), (), error.reason, error.detail)
             for address, error in refusals.items()
         }
-        return Judgement({**self.decisions, **turned_down}) if turned_down else self
+        if not turned_down:
+            return self
+        return replace(self, decisions={**self.decisions, **turned_down})
 
     @property
     def unsettled(self) -> Mapping[DirectAddress, Decision]:
@@ -98,7 +101,8 @@ class Judgement:
     def settled(self) -> Judgement:
         """This judgement without those decisions."""
         unsettled = self.unsettled
-        return Judgement({a: d for a, d in self.decisions.items() if a not in unsettled})
+        settled = {a: d for a, d in self.decisions.items() if a not in unsettled}
+        return replace(self, decisions=settled)
 
     def require_one(self) -> None:
         """Return where at least one recipient trusts the signer.

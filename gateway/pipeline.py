@@ -206,7 +206,7 @@ class Pipeline:
         content = await self._keep(task, inner)  # (io)
         entries = []
         for mailbox in judgement.accepted:
-            arrival = await self._arrival(task, opened, judgement, content, mailbox, now)  # (io)
+            arrival = _arrival(task, opened, judgement, content, mailbox, now)
             entries.append(await self._inbox.entry(arrival, inner, mailbox))  # (io)
         notices = [
             notice
@@ -224,24 +224,6 @@ class Pipeline:
 
         return Done(record, answers.then)
 
-    async def _arrival(
-        self,
-        task: Task,
-        opened: Opened,
-        judgement: Judgement,
-        content: StoredBody,
-        mailbox: DirectAddress,
-        now: datetime,
-    ) -> Arrival:
-        """Return the message as it arrives at `mailbox`."""
-        # Why this one trusts the signer, not why others do.
-        verdict = judgement.deciding_for(mailbox)
-        anchor = verdict.anchor if verdict else None
-        bundle = await self._trust.bundle_of(anchor, mailbox, now) if anchor else None  # (io)
-        trust = trust_shown(opened, verdict, bundle, now)
-        header, received_at = opened.facts.message_id, task.message.received_at
-        return Arrival(task.message.id, content, header, trust, received_at)
-
     async def _notice(
         self, task: Task, opened: Opened, judgement: Judgement, inner: BinaryIO, now: datetime
     ) -> Done:
@@ -251,7 +233,7 @@ class Pipeline:
         entries = []
         told = NoticeShown(notice.kind.value, notice.original_message_id)
         for mailbox in judgement.accepted if self._inbox.shows_notices else ():
-            arrival = await self._arrival(task, opened, judgement, content, mailbox, now)  # (io)
+            arrival = _arrival(task, opened, judgement, content, mailbox, now)
             entries.append(await self._inbox.notice(arrival, inner, mailbox, told))  # (io)
 
         def record(connection: Connection) -> None:
@@ -325,6 +307,22 @@ class Pipeline:
             refuse(connection, task, error, now=now, opened=opened, judgement=judgement)
 
         return Done(record)
+
+
+def _arrival(
+    task: Task,
+    opened: Opened,
+    judgement: Judgement,
+    content: StoredBody,
+    mailbox: DirectAddress,
+    now: datetime,
+) -> Arrival:
+    """Return the message as it arrives at `mailbox`."""
+    # Why this one trusts the signer, not why others do.
+    verdict, bundle = judgement.deciding_for(mailbox), judgement.bundles.get(mailbox)
+    trust = trust_shown(opened, verdict, bundle, now)
+    header, received_at = opened.facts.message_id, task.message.received_at
+    return Arrival(task.message.id, content, header, trust, received_at)
 
 
 def _for_the_others(judgement: Judgement, due: datetime, taken: Done) -> Retry:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
 
-from cryptography import x509
-
 from certs.address import DirectAddress
 from certs.evidence import Evidence
-from certs.issuers import sha256_of
 from certs.policy import CertificatePolicy, loosest
 from certs.ports import Database
 from gateway.judgement import Judgement, judge
@@ -30,7 +27,7 @@ from gateway.revocation_watch import RevocationWatch
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision, decide, is_judged
 from trust_bundles.policy import Direction, Purpose
-from trust_bundles.sets import AnchorSets, bundle_of
+from trust_bundles.sets import AnchorSet, AnchorSets
 from trust_bundles.verdicts import VerdictCache
 
 __all__ = ["Trust", "Trusting"]
@@ -43,7 +40,23 @@ class Trusting:
     """What each of a received message's recipients demands of its signer, and whom it believes."""
 
     policies: Mapping[DirectAddress, CertificatePolicy]
-    anchors: Mapping[DirectAddress, Anchors]
+    sets: Mapping[DirectAddress, AnchorSet]
+
+    @property
+    def anchors(self) -> Mapping[DirectAddress, Anchors]:
+        """The anchors of each recipient."""
+        return {recipient: each.anchors for recipient, each in self.sets.items()}
+
+    def bundles_of(self, judgement: Judgement) -> Mapping[DirectAddress, str]:
+        """Return by which bundle each recipient believes the signer, where it is by one."""
+        found = {}
+        for recipient, each in self.sets.items():
+            verdict = judgement.deciding_for(recipient)
+            anchor = verdict.anchor if verdict else None
+            bundle = each.bundle_of(anchor) if anchor is not None else None
+            if bundle is not None:
+                found[recipient] = bundle
+        return found
 
 
 class Trust:
@@ -130,17 +143,8 @@ class Trust:
         return await self._database.read(
             lambda c: Trusting(
                 {r: self._policies.policy_for(c, r.domain) for r in recipients},
-                {r: self._sets.anchors_for(c, r, Direction.INCOMING, now) for r in recipients},
+                {r: self._sets.set_for(c, r, Direction.INCOMING, now) for r in recipients},
             )
-        )
-
-    async def bundle_of(
-        self, anchor: x509.Certificate, owner: DirectAddress, now: datetime
-    ) -> str | None:
-        """Return by which bundle, if by any, `owner` believes those whom `anchor` vouches for."""
-        sha256 = sha256_of(anchor).hex()
-        return await self._database.read(
-            lambda c: bundle_of(c, sha256, owner, Direction.INCOMING, now)
         )
 
     async def signer(
@@ -157,7 +161,7 @@ class Trust:
         at_hand = self._knows_signer(complete, trusting, now)
         judgement = made() if at_hand else await asyncio.to_thread(made)
         self._tell(complete, judgement.decisions.values(), now)
-        return judgement
+        return replace(judgement, bundles=trusting.bundles_of(judgement))
 
     def _knows_signer(self, evidence: Evidence, trusting: Trusting, now: datetime) -> bool:
         """Say whether the judgement takes less time than to have it made in a thread."""

@@ -10,7 +10,8 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -19,14 +20,31 @@ import sqlalchemy as sa
 from cryptography import x509
 
 from certs.address import DirectAddress
+from certs.issuers import sha256_of
 from certs.tables import UtcDateTime
 from trust_bundles.anchors import Anchors
 from trust_bundles.policy import Direction
 from trust_bundles.tables import anchor, bundle, bundle_anchor, bundle_use
 
-__all__ = ["AnchorSets", "anchors_for", "bundle_of", "sources_of"]
+__all__ = ["AnchorSet", "AnchorSets", "anchors_for", "sources_of"]
 
 SETS: Final = 256  # kept
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorSet:
+    """Whom an address trusts, and by which bundles.
+
+    `bundles` has, by the SHA-256 of an anchor, the URL of the bundle that it comes by, or its name
+    where it has none; of several bundles the first by name.
+    """
+
+    anchors: Anchors
+    bundles: Mapping[str, str]
+
+    def bundle_of(self, certificate: x509.Certificate) -> str | None:
+        """Return by which bundle the anchor is trusted; None: by no bundle."""
+        return self.bundles.get(sha256_of(certificate).hex()) if self.bundles else None
 
 
 class AnchorSets:
@@ -36,7 +54,7 @@ class AnchorSets:
     """
 
     def __init__(self) -> None:
-        self._sets: dict[tuple[str, ...], Anchors] = {}
+        self._sets: dict[tuple[str, ...], AnchorSet] = {}
         self._merged: dict[frozenset[bytes], Anchors] = {}
 
     def anchors_for(
@@ -47,11 +65,22 @@ class AnchorSets:
         now: datetime,
     ) -> Anchors:
         """Return what `address` trusts in one direction at `now` (AS-080)."""
+        return self.set_for(connection, address, direction, now).anchors
+
+    def set_for(
+        self,
+        connection: sa.Connection,
+        address: DirectAddress,
+        direction: Direction,
+        now: datetime,
+    ) -> AnchorSet:
+        """Return what `address` trusts in one direction at `now`, and by which bundles."""
         rows = connection.execute(_names(direction), _values(address, now))
         names = tuple(sorted(rows.scalars()))
         if names not in self._sets:
             _bound(self._sets)
-            self._sets[names] = anchors_for(connection, address, direction, now)
+            anchors = anchors_for(connection, address, direction, now)
+            self._sets[names] = AnchorSet(anchors, _bundles(connection, address, direction, now))
         return self._sets[names]
 
     def merged(self, sets: Iterable[Anchors]) -> Anchors:
@@ -104,40 +133,30 @@ def sources_of(
     return [*owners, *((row.owner, row.bundle) for row in connection.execute(bundled, values))]
 
 
-def bundle_of(
-    connection: sa.Connection,
-    sha256: str,
-    address: DirectAddress,
-    direction: Direction,
-    now: datetime,
-) -> str | None:
-    """Return by which bundle `address` has this anchor: its URL, or its name where it has none.
-
-    None: by no bundle. Of several it is the first by name.
-    """
-    values = {**_values(address, now), "the_anchor": sha256}
-    found = connection.execute(_holding(direction), values).first()
-    return None if found is None else found.url or found.name
-
-
-@cache
-def _holding(direction: Direction) -> sa.Select[Any]:
-    return (
-        sa.select(bundle.c.name, bundle.c.url)
+def _bundles(
+    connection: sa.Connection, address: DirectAddress, direction: Direction, now: datetime
+) -> dict[str, str]:
+    held = (
+        sa.select(bundle_anchor.c.sha256, bundle.c.name, bundle.c.url)
         .select_from(bundle_use)
         .join(bundle, bundle.c.name == bundle_use.c.bundle)
         .join(bundle_anchor, bundle_anchor.c.bundle == bundle.c.name)
-        .where(_attached(direction), bundle_anchor.c.sha256 == sa.bindparam("the_anchor"))
+        .where(_attached(direction))
         .order_by(bundle.c.name)
-        .limit(1)
     )
+    found: dict[str, str] = {}
+    for row in connection.execute(held, _values(address, now)):
+        found.setdefault(row.sha256, row.url or row.name)
+    return found
 
 
 @cache
 def _names(direction: Direction) -> sa.CompoundSelect[Any]:
     """Return the question of every message; to build it anew would cost more than to ask it."""
     single = _single(anchor.c.sha256, direction)
-    return sa.union_all(single, _bundled(sa.func.coalesce(bundle.c.digest, ""), direction))
+    # All that a set is made of: what is in a bundle, and what it is called.
+    held = sa.func.coalesce(bundle.c.digest, "") + " " + sa.func.coalesce(bundle.c.url, "")
+    return sa.union_all(single, _bundled(held + " " + bundle.c.name, direction))
 
 
 def _single(column: sa.Column[Any], direction: Direction) -> sa.Select[Any]:
@@ -168,7 +187,7 @@ def _values(address: DirectAddress, now: datetime) -> dict[str, object]:
     return {"the_key": address.key, "the_domain": address.domain, "now": now}
 
 
-def _bound(sets: dict[Any, Anchors]) -> None:
+def _bound(sets: dict[Any, Any]) -> None:
     if len(sets) >= SETS:
         del sets[next(iter(sets))]
 

@@ -12,7 +12,7 @@ from tests.helpers.trust import ADDRESS, BOTH, COLLEAGUE, NOW, ONE, TWO, add, in
 from trust_bundles.anchors import Anchors
 from trust_bundles.bundles import Settings, attach, change_bundle, detach, enable_bundle
 from trust_bundles.policy import Direction, Period
-from trust_bundles.sets import SETS, AnchorSets, anchors_for, bundle_of, sources_of
+from trust_bundles.sets import SETS, AnchorSets, anchors_for, sources_of
 from trust_bundles.store import change_anchor, forget_owner, list_anchors
 
 DAY = timedelta(days=1)
@@ -106,10 +106,11 @@ async def test_where_an_anchor_comes_from_is_told(sqlite_database: Database) -> 
 
 
 async def test_the_bundle_that_an_anchor_is_trusted_by_is_told(database: Database) -> None:
-    sha256 = sha256_of(ONE).hex()
+    sets = AnchorSets()
 
     async def told(way: Direction = Direction.INCOMING) -> str | None:
-        return await database.read(lambda c: bundle_of(c, sha256, ADDRESS, way, NOW))
+        found = await database.read(lambda c: sets.set_for(c, ADDRESS, way, NOW))
+        return found.bundle_of(ONE)
 
     await add(database, ONE, ADDRESS.domain)
     assert await told() is None
