@@ -23,7 +23,8 @@ CORPUS = Path(__file__).parent / "corpus"
 
 def main() -> None:
     name, found, *options = sys.argv[1:]
-    with atheris.instrument_imports(include=["certs", "gateway", "trust_bundles"]):
+    include = ["certs", "fhir_bridge.hl7v2", "fhir_bridge.tnef", "gateway", "trust_bundles"]
+    with atheris.instrument_imports(include=include):
         from tests.fuzz.targets import TARGETS
     target = TARGETS[name]
 

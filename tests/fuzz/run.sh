@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
 seconds=${SECONDS_EACH:-600}
-[ $# -gt 0 ] || set -- ber signed enveloped compressed plaintext layers message multipart transfer header notice bundle policy
+[ $# -gt 0 ] || set -- ber signed enveloped compressed plaintext layers message multipart transfer header notice bundle policy hl7v2 tnef
 $python -c "import atheris" 2>/dev/null || $python -m pip install -q "atheris>=3.0"
 for target in "$@"; do
     work=$(mktemp -d)

@@ -20,6 +20,8 @@ from certs.cms.enveloped import Envelope, decrypt
 from certs.cms.signed import SignedData, Signer
 from certs.errors import DirectError
 from certs.policy import CertificatePolicy
+from fhir_bridge.hl7v2 import patients_in
+from fhir_bridge.tnef import enclosed_in
 from gateway import dsn, mdn, smime
 from gateway.layers import layers_of
 from gateway.message import facts_of, header_of, outer_header, prepare
@@ -29,6 +31,8 @@ from gateway.transfer import decoder_for
 from tests.helpers import cms_builder as cms
 from tests.helpers.pki import NOW, Ca
 from tests.helpers.sealed import MESSAGE, OUTER, identity, seal
+from tests.unit.fhir_bridge.test_hl7v2 import ADT
+from tests.unit.fhir_bridge.test_tnef import WINMAIL
 from trust_bundles.bundle import read_bundle
 from trust_bundles.bundle_writer import write_p7b, write_p7m, write_pem
 from trust_bundles.policy_file import read_policy, write_policy
@@ -143,6 +147,18 @@ def layers(data: bytes) -> None:
 def message(data: bytes) -> None:
     """What comes from the network, from its first octet."""
     smime.unseal(io.BytesIO(data), io.BytesIO(), identities=[BOB, RSA_BOB], policy=LEGACY)
+
+
+def hl7v2(data: bytes) -> None:
+    """An attachment that is an HL7 v2 message, or says so."""
+    patients_in(pieces(data))
+    patients_in(pieces(ADT + data))
+
+
+def tnef(data: bytes) -> None:
+    """A winmail.dat, and the properties of a file in one."""
+    enclosed_in(iter(pieces(data)))
+    enclosed_in(iter(pieces(b"\x78\x9f\x3e\x22\x01\x00" + data)))
 
 
 def multipart(data: bytes) -> None:
@@ -279,4 +295,6 @@ TARGETS = {
         ],
     ),
     "notice": Target(notice, NOTICES),
+    "hl7v2": Target(hl7v2, [ADT]),
+    "tnef": Target(tnef, [WINMAIL]),
 }
