@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
+
 import uvloop
 from hypothesis import settings
 
@@ -11,8 +13,8 @@ from tests.helpers.database import database, database_url, postgresql_server, sq
 __all__ = [
     "database",
     "database_url",
-    "event_loop_policy",
     "postgresql_server",
+    "pytest_asyncio_loop_factories",
     "sqlite_database",
 ]
 
@@ -22,7 +24,6 @@ settings.register_profile("random", derandomize=False)
 settings.load_profile("same")
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> uvloop.EventLoopPolicy:
-    """Tests run on the event loop that `serve` runs on (pytest-asyncio asks for this name)."""
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """Tests run on the event loop that `serve` runs on."""
+    return {"uvloop": uvloop.new_event_loop}
