@@ -42,6 +42,7 @@ _READ: Final = frozenset({_TITLE, _CODEPAGE})
 _LONG_NAME: Final = 0x3707
 _SHORT_NAME: Final = 0x3704
 _MIME_TAG: Final = 0x370E
+_TEXTS: Final = frozenset({_LONG_NAME, _SHORT_NAME, _MIME_TAG})
 _OCTETS_OF_FILE: Final = 0x3701  # PidTagAttachDataBinary, where there is no attAttachData
 _MULTIPLE: Final = 0x1000
 _STRING, _UNICODE, _BINARY = 0x001E, 0x001F, 0x0102
@@ -180,7 +181,7 @@ class _Properties:
 
     def _value(self, kind: int, name: int, size: int) -> None:
         start = self._forward.position
-        if kind in (_STRING, _UNICODE) and size <= VALUE_OCTETS_MAX:
+        if name in _TEXTS and kind in (_STRING, _UNICODE) and size <= VALUE_OCTETS_MAX:
             charset = "utf-16-le" if kind == _UNICODE else self._codepage
             text = decode_charset(self._exactly(size), charset)[0]
             self._file.texts[name] = text.partition("\0")[0]
