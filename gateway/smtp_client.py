@@ -20,6 +20,7 @@ from typing import BinaryIO, Final, Self
 import aiosmtplib
 
 from certs.address import DirectAddress
+from gateway.smtp_conversation import Conversation
 from gateway.smtp_dot import DotStuffer
 from gateway.smtp_reply import PeerReply, peer_reply
 from gateway.smtp_text import PLAIN, LineEnds, Text
@@ -65,6 +66,7 @@ class SmtpClient:
         self, smtp: aiosmtplib.SMTP, *, hostname: str, timeouts: Timeouts, lmtp: bool
     ) -> None:
         self._smtp = smtp
+        self._conversation: Conversation | None = None
         self._hostname = hostname
         self._timeouts = timeouts
         self._lmtp = lmtp
@@ -97,6 +99,7 @@ class SmtpClient:
         client = cls(smtp, hostname=hostname, timeouts=timeouts, lmtp=lmtp)
         try:
             await smtp.connect()
+            client._conversation = Conversation.take_over(smtp)
             await client.greet()
         except aiosmtplib.SMTPConnectResponseError as error:
             raise PeerError(_heard(error.code, error.message)) from error
@@ -211,10 +214,16 @@ class SmtpClient:
         options = [f"SIZE={size}"] if "size" in self.offers else []
         if text.eight_bit and "8bitmime" in self.offers:
             options.append("BODY=8BITMIME")
-        replies = await self._envelope(sender, recipients, options)
+        # RFC5321 4.1.1.2: "<>" is the null reverse-path.
+        mail = " ".join((f"MAIL FROM:<{sender or ''}>", *options))
+        together = "pipelining" in self.offers
+        replies, ready = await (self._together if together else self._in_turn)(mail, recipients)
         accepted = [index for index, reply in enumerate(replies) if reply.positive]
         if accepted:
-            final = await self._content(message, size, LineEnds() if text.bare else None)
+            ready = ready or await self._ask("DATA", timeout_s=self._timeouts.data_s)
+            final = ready
+            if ready.code == 354:
+                final = await self._content(message, size, LineEnds() if text.bare else None)
             for index in accepted:
                 replies[index] = final
         return replies
@@ -244,33 +253,50 @@ class SmtpClient:
             raise PeerError(_heard(response.code, response.message))
         self._smtp.last_ehlo_response = response
 
-    async def _envelope(
-        self,
-        sender: DirectAddress | None,
-        recipients: Sequence[DirectAddress],
-        options: Sequence[str],
-    ) -> list[PeerReply]:
+    async def _in_turn(
+        self, mail: str, recipients: Sequence[DirectAddress]
+    ) -> tuple[list[PeerReply], PeerReply | None]:
+        """Say the envelope command by command; return the word on each recipient."""
         if self._dirty:
             await self._ask("RSET")
         self._dirty = True
-        # RFC5321 4.1.1.2: "<>" is the null reverse-path.
-        path = f"FROM:<{sender or ''}>"
-        reply = await self._ask("MAIL", path, *options)
+        reply = await self._ask(mail)
         if not reply.positive:
-            return [reply for _ in recipients]
+            return [reply for _ in recipients], None
         replies = []
         for recipient in recipients:
-            reply = await self._ask("RCPT", f"TO:<{recipient}>")
+            reply = await self._ask(f"RCPT TO:<{recipient}>")
             if reply.code == 421:
                 # RFC5321 3.8: it closes the connection, and the whole transaction is void.
-                return [reply for _ in recipients]
+                return [reply for _ in recipients], None
             replies.append(reply)
-        return replies
+        return replies, None
+
+    async def _together(
+        self, mail: str, recipients: Sequence[DirectAddress]
+    ) -> tuple[list[PeerReply], PeerReply | None]:
+        """Say the envelope and DATA at once; return the word on each recipient, and on DATA."""
+        reset = ["RSET"] if self._dirty else []
+        self._dirty = True
+        rcpts = [f"RCPT TO:<{recipient}>" for recipient in recipients]
+        heard = []
+        self._say(*reset, mail, *rcpts, "DATA")
+        for left in reversed(range(len(reset) + len(rcpts) + 2)):
+            reply = await self._reply(self._timeouts.command_s if left else self._timeouts.data_s)
+            if reply.code == 421:
+                return [reply for _ in recipients], None
+            heard.append(reply)
+        *before, ready = heard[len(reset) :]
+        taken, replies = before[0], before[1:]
+        if not taken.positive:
+            replies = [taken for _ in recipients]
+        if ready.code == 354 and not any(reply.positive for reply in replies):
+            # RFC2920 3.1: it waits for content all the same, and gets none.
+            self._say(".")
+            await self._reply(self._timeouts.end_s)
+        return replies, ready
 
     async def _content(self, message: BinaryIO, size: int, line_ends: LineEnds | None) -> PeerReply:
-        reply = await self._ask("DATA", timeout_s=self._timeouts.data_s)
-        if reply.code != 354:
-            return reply
         self.in_doubt = True
         try:
             response = await self._stream(message, size, line_ends)
@@ -284,11 +310,8 @@ class SmtpClient:
         self, message: BinaryIO, size: int, line_ends: LineEnds | None
     ) -> aiosmtplib.SMTPResponse:
         """Write the content as it is but for dots and bare CR and LF, at the server's pace."""
-        protocol = self._smtp.protocol
-        if protocol is None:
-            raise aiosmtplib.SMTPServerDisconnected("closed before the content")
-        # aiosmtplib drops what a server says unasked; a refusal in the midst of the content counts.
-        protocol._response_pending = True
+        protocol = self._talk()
+        protocol.expect(1)  # a refusal in the midst of the content counts
         stuffer = DotStuffer()
         try:
             while chunk := await _read(message, size):
@@ -301,15 +324,27 @@ class SmtpClient:
             pass  # The server may have said why.
         return await protocol.read_response(timeout=self._timeouts.end_s)
 
-    async def _ask(self, verb: str, *arguments: str, timeout_s: float | None = None) -> PeerReply:
-        words = (word.encode("ascii") for word in (verb, *arguments))
+    async def _ask(self, command: str, timeout_s: float | None = None) -> PeerReply:
+        self._say(command)
+        return await self._reply(timeout_s or self._timeouts.command_s)
+
+    def _say(self, *commands: str) -> None:
         try:
-            response = await self._smtp.execute_command(
-                *words, timeout=timeout_s or self._timeouts.command_s
-            )
+            self._talk().say([command.encode("ascii") for command in commands])
+        except aiosmtplib.SMTPException as error:
+            raise _broken(error) from error
+
+    async def _reply(self, timeout_s: float) -> PeerReply:
+        try:
+            response = await self._talk().read_response(timeout_s)
         except aiosmtplib.SMTPException as error:
             raise _broken(error) from error
         return _heard(response.code, response.message)
+
+    def _talk(self) -> Conversation:
+        if self._conversation is None:
+            raise BrokenError("not connected")
+        return self._conversation
 
 
 async def _dial(address: str, port: int, timeout_s: float) -> socket.socket:

@@ -46,6 +46,7 @@ class ScriptedServer:
     address: tuple[str, int] = ("", 0)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event | None = None
+    _recipients: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Talk to one client."""
@@ -64,6 +65,10 @@ class ScriptedServer:
             verb = command.partition(" ")[0].upper()
             self.commands.append(command)
             goes_on = await self._say(reader, writer, command, verb)
+            if verb in ("MAIL", "RSET"):
+                self._recipients = 0
+            if verb == "RCPT" and self._reply(command, verb).startswith("2"):
+                self._recipients += 1
             if verb == "STARTTLS" and self.tls is not None:
                 await writer.start_tls(self.tls)
             if verb == "DATA" and "CONTENT" in self.replies:
@@ -72,7 +77,9 @@ class ScriptedServer:
                 await reader.read(-1)
                 return
             if verb == "DATA" and self._reply(command, verb).startswith("354"):
-                data = await reader.readuntil(b"\r\n.\r\n")
+                data = await reader.readuntil(b".\r\n")
+                while not data.endswith(b"\r\n.\r\n") and data != b".\r\n":
+                    data += await reader.readuntil(b".\r\n")
                 self.messages.append(data)
                 goes_on = await self._say(reader, writer, ".", ".")
             if verb == "QUIT":
@@ -80,6 +87,8 @@ class ScriptedServer:
                 return
 
     def _reply(self, command: str, verb: str) -> str:
+        if verb == "DATA" and not self._recipients and "DATA" not in self.replies:
+            return "554 5.5.1 No valid recipients"  # as Postfix says
         return self.replies.get(command, self.replies.get(verb, _DEFAULTS.get(verb, "500 What?")))
 
     async def _say(

@@ -255,7 +255,7 @@ async def test_a_connection_is_reset_after_a_refusal_and_used_again() -> None:
         await out.close()
     assert server.connections == 1
     assert [c.partition(" ")[0] for c in server.commands] == [
-        *("EHLO", "MAIL", "RCPT", "RSET", "MAIL", "RCPT", "QUIT")
+        *("EHLO", "MAIL", "RCPT", "DATA", "RSET", "MAIL", "RCPT", "DATA", "QUIT")
     ]
 
 
