@@ -65,7 +65,7 @@ class Gateway(_Section):
     hostname: str = Field("localhost", description="our name in SMTP, Received and MDNs")
     data: Path = Field(Path("data"), description="folder of database, spool and key file")
     database: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
-    workers: int = Field(8, ge=1, le=256, description="jobs worked on at a time")
+    workers: int = Field(16, ge=1, le=256, description="jobs worked on at a time")
     lease_s: float = Field(
         60.0, ge=5, description="seconds after which others do the work of a process that died"
     )

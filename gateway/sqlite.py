@@ -36,7 +36,7 @@ T = TypeVar("T")
 # One transaction takes what waits, up to these bounds: a bigger one gains nothing (measured from
 # 32 works on) and makes the first of the batch wait for the last.
 BATCH_WORKS: Final = 64
-BATCH_S: Final = 0.02
+BATCH_S: Final = 0.01
 # Reads that wait share a snapshot: few, for one that is slow keeps the others of its batch waiting.
 BATCH_READS: Final = 8
 READERS: Final = 4
