@@ -18,12 +18,13 @@ from functools import partial
 from typing import Final
 
 import sqlalchemy as sa
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.address import DirectAddress
 from certs.directory import LiveDirectory
-from certs.errors import Reason
+from certs.errors import DirectError, Reason
 from certs.evidence import Evidence, Found, Level, Step
 from certs.memory import Kept, Memory
 from certs.policy import CertificatePolicy
@@ -40,6 +41,8 @@ __all__ = [
     "load",
     "save",
 ]
+
+_log = structlog.get_logger(__name__)
 
 LONGEST: Final = timedelta(hours=1)
 LONGEST_NEGATIVE: Final = timedelta(minutes=5)
@@ -78,10 +81,7 @@ class CachingDirectory:
         """Return what is remembered about `address`, or else what can be learnt."""
         now = self._clock()
         kept = await self._memory.get(address.key, now, partial(self._learn, address, now))
-        if kept.answer is None:
-            # The database failed, not the look-up; the same question may have an answer later.
-            return Evidence(address, (), failure=Reason.DIRECTORY_UNAVAILABLE)
-        return kept.answer
+        return kept.answer or Evidence(address, (), failure=Reason.DIRECTORY_UNAVAILABLE)
 
     async def complete(
         self,
@@ -109,16 +109,33 @@ class CachingDirectory:
         await self._live.fetch_ahead(now)
 
     async def _learn(self, address: DirectAddress, now: datetime) -> Kept[Evidence]:
-        if self._database is not None:
-            entry = await self._database.read(lambda c: load(c, DISCOVERY, address.key))
-            if entry is not None and entry.stored_at <= now < entry.expires_at:
-                return Kept(_evidence(address, entry.value), now, entry.expires_at)
+        entry = await self._remembered(address)
+        if entry is not None and entry.stored_at <= now < entry.expires_at:
+            return Kept(_evidence(address, entry.value), now, entry.expires_at)
         evidence, ttl_s = await self._live.look_up(address)
         until = _until(evidence, ttl_s, now)
-        if self._database is not None and evidence.failure is None and until > now:
-            entry = Entry(DISCOVERY, address.key, _value(evidence), now, until)
-            await self._database.write(lambda c: save(c, entry))
+        if evidence.failure is None and until > now:
+            await self._remember(Entry(DISCOVERY, address.key, _value(evidence), now, until))
         return Kept(evidence, now, until)
+
+    # A disk that is full is no reason to hold back mail: what it lacks is learnt from the net.
+
+    async def _remembered(self, address: DirectAddress) -> Entry | None:
+        if self._database is None:
+            return None
+        try:
+            return await self._database.read(lambda c: load(c, DISCOVERY, address.key))
+        except DirectError as error:
+            _log.warning("discovery cache not read", error=error.detail)
+            return None
+
+    async def _remember(self, entry: Entry) -> None:
+        if self._database is None:
+            return
+        try:
+            await self._database.write(lambda c: save(c, entry))
+        except DirectError as error:
+            _log.warning("discovery cache not written", error=error.detail)
 
 
 class DatabaseArchive:

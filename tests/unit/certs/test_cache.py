@@ -134,10 +134,12 @@ class BrokenDatabase:
         raise DirectError(Reason.INTERNAL, "disk full")
 
 
-async def test_failing_database_is_not_taken_for_absence(site: Site) -> None:
+async def test_what_is_learnt_counts_where_it_cannot_be_written_down(site: Site) -> None:
     site.publish(ONE)
-    evidence = await site.directory(BrokenDatabase()).evidence_for(ADDRESS)
-    assert evidence.failure is Reason.DIRECTORY_UNAVAILABLE
+    directory = site.directory(BrokenDatabase())
+    assert found(await directory.evidence_for(ADDRESS)) == [ONE]
+    site.publish(TWO)
+    assert found(await directory.evidence_for(ADDRESS)) == [ONE]  # it is kept in memory
 
 
 async def test_flushed_is_asked_anew(site: Site, sqlite_database: Database) -> None:
