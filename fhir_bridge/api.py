@@ -27,6 +27,7 @@ from fhir_bridge.binary_api import BinaryApi
 from fhir_bridge.browsers import cross_origin
 from fhir_bridge.bundle_api import BundleApi
 from fhir_bridge.exchange import error_response
+from fhir_bridge.export_api import ExportApi
 from fhir_bridge.gate import Gate
 from fhir_bridge.graphql_api import GraphqlApi
 from fhir_bridge.negotiation import Negotiation
@@ -101,6 +102,7 @@ def create_app(
             writer, dispatcher, binaries, preflight, deliveries, resource_octets
         ),
         graphql=GraphqlApi(database=database, clock=clock),
+        exports=ExportApi(database=database, clock=clock, base_url=base_url),
         bundles=shared.bundles(writer, resource_octets),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
     )

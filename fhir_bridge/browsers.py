@@ -36,7 +36,10 @@ _RESPONSE_HEADERS: Final = (
     "Last-Modified",
     "Retry-After",
     "Content-Disposition",
+    "Content-Location",
     "Content-Range",
+    "Expires",
+    "X-Progress",
     "X-Request-Id",
 )
 

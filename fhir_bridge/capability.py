@@ -5,6 +5,7 @@ Pure.
 Standards:
     FHIR    R4 capabilitystatement.html
     SMART   App Launch 2.2.0, conformance
+    BULK    Bulk Data Access 2.0.0, `instantiates`
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fhir_bridge.trust import instant
 __all__ = ["capability_statement"]
 
 FHIR_VERSION: Final = "4.0.1"
+BULK_DATA: Final = "http://hl7.org/fhir/uv/bulkdata/CapabilityStatement/bulk-data"
 _HL7: Final = "http://hl7.org/fhir/SearchParameter"
 
 
@@ -41,6 +43,7 @@ def capability_statement(
         "status": "active",
         "date": instant(now),
         "kind": "instance",
+        "instantiates": [BULK_DATA],
         "software": {"name": "direct-gateway", **({"version": software} if software else {})},
         "implementation": {"description": "Direct secure messaging over FHIR", "url": base_url},
         "fhirVersion": FHIR_VERSION,
@@ -100,8 +103,8 @@ def _security(base_url: str) -> JSON:
 
 
 def _operation(operation: Operation, terms: Terms) -> JSON:
-    definition = f"{terms.canonical}/OperationDefinition/{operation.name}"
-    return {"name": operation.name, "definition": definition}
+    definition = operation.defined or f"{terms.canonical}/OperationDefinition/{operation.name}"
+    return {"name": operation.code or operation.name, "definition": definition}
 
 
 def _resource(kind: ResourceType, terms: Terms, versioned_update: bool) -> JSON:

@@ -24,6 +24,7 @@ from fhir_bridge.tables import (
     fhir_client,
     fhir_client_mailbox,
     fhir_due,
+    fhir_export,
     fhir_socket_token,
 )
 
@@ -103,7 +104,13 @@ def remove_client(connection: sa.Connection, name: str) -> None:
     if count:
         detail = f"{count} messages of client {name} wait to be sent: disable it until then"
         raise DirectError(Reason.RESOURCE_CONFLICT, detail)
-    for table in (fhir_access_token, fhir_assertion, fhir_socket_token, fhir_client_mailbox):
+    for table in (
+        fhir_access_token,
+        fhir_assertion,
+        fhir_socket_token,
+        fhir_export,
+        fhir_client_mailbox,
+    ):
         connection.execute(table.delete().where(table.c.client_id == identity))
     connection.execute(fhir_client.delete().where(fhir_client.c.id == identity))
 

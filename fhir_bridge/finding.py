@@ -20,7 +20,7 @@ from certs.errors import Reason
 from fhir_bridge.criteria import Criterion, DateRange, Token
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.outcome import FhirError, Issue
-from fhir_bridge.registry import COMMON, Kind, ResourceType
+from fhir_bridge.registry import COMMON, Kind
 from fhir_bridge.search import (
     Chain,
     Condition,
@@ -88,7 +88,7 @@ def find(
     if rows is None:
         columns = (key for key, _ in keys[:-1])
         statement = sa.select(fhir_resource, *columns).where(*_where(query, scope), *after)
-        mine = _owners(query.kind, owners)
+        mine = query.kind.owners_among(owners)
         rows = connection.execute(_ordered(statement, keys, mine, query.count + 1)).all()
     following = None
     if len(rows) > query.count:
@@ -127,7 +127,7 @@ def _quick_rows(
     sort = query.sort[0].parameter.name if query.sort else _LAST_UPDATED.name
     start = query.cursor[0] if query.cursor is not None else None
     order = Order(keys, sort in _INDEXED, start)
-    owners = _owners(query.kind, scope.owners)
+    owners = query.kind.owners_among(scope.owners)
     wanted = Wanted(kind, owners, tuple(after), query.count + 1)
     return quick_rows(connection, lookups, order, wanted, bounds)
 
@@ -255,20 +255,9 @@ def _visible(
 ) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         resource.c.type == kind,
-        resource.c.owner.in_(_owners(TYPES[kind], scope.owners)),
+        resource.c.owner.in_(TYPES[kind].owners_among(scope.owners)),
         resource.c.deleted.is_(False),
     )
-
-
-def _owners(kind: ResourceType, owners: Collection[str]) -> list[str]:
-    """Return those of `owners` that may have a resource of this type.
-
-    With one mailbox that is one owner, and an index gives the rows in order.
-    """
-    prefix = "" if kind.in_mailbox else "client:" if kind.of_client else "@"
-    if prefix:
-        return [owner for owner in owners if owner.startswith(prefix)]
-    return [owner for owner in owners if not owner.startswith(("client:", "@"))]
 
 
 def _criterion(

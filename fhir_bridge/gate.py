@@ -27,10 +27,12 @@ from fhir_bridge.rates import Rates
 __all__ = ["Gate", "throttled"]
 
 _TYPE: Final = re.compile(r"[A-Z][A-Za-z]{2,63}")
+# A file of an export is known by its type.
+_FILE: Final = re.compile(r"\$export/[^/]*/([A-Z][A-Za-z]{2,63})\.ndjson")
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # FHIR restful-interactions that change nothing; everything else is recorded before its answer.
 _READING: Final = frozenset(
-    {"read", "vread", "search-type", "search-system", "graphql"}
+    {"read", "vread", "search-type", "search-system", "graphql", "export-status"}
     | {"history-instance", "history-type", "history-system"}
 )
 
@@ -98,7 +100,10 @@ def _target(path: str) -> str:
 
     Never the query, nor an id that is none of ours: a name or an address may stand there.
     """
-    kind, identity = [*path.partition("/fhir/R4/")[2].split("/"), ""][:2]
+    relative = path.partition("/fhir/R4/")[2]
+    if file := _FILE.fullmatch(relative):
+        return file[1]
+    kind, identity = [*relative.split("/"), ""][:2]
     if not _TYPE.fullmatch(kind):
         return "/"
     return f"{kind}/{identity}" if _ID.fullmatch(identity) else kind

@@ -143,9 +143,9 @@ def _wish(scope: Scope, base_path: str) -> _Wish:
     """
     headers = Headers(scope=scope)
     query = parse_qs(scope["query_string"].decode("latin-1"))
-    # Binary, and `$raw`, may be of any type: only FHIR's own names mean FHIR.
+    # Binary, `$raw` and what is exported may be of any type: only FHIR's own names mean FHIR.
     path = scope["path"].removeprefix(base_path)
-    opaque = path.startswith("/Binary") or path.endswith("/$raw")
+    opaque = path.startswith("/Binary") or path.endswith("/$raw") or "/$export" in path
     body_type, version = _media(headers.get("content-type", ""))
     if version != _VERSION:
         text = "Only FHIR version 4.0 is spoken here."

@@ -20,7 +20,11 @@ __all__ = ["OPERATIONS", "Operation", "operation_definition", "operations_of"]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation. `types` empty is every type; `method` is how it is called."""
+    """One operation. `types` empty is every type; `method` is how it is called.
+
+    `code` is what it is called by where that is not its name. `defined`: the definition that it
+    follows, where that is not ours.
+    """
 
     name: str
     method: str
@@ -30,8 +34,16 @@ class Operation:
     changes: bool
     description: str
     on_system: bool = False
+    code: str = ""
+    defined: str = ""
+
+    @property
+    def path(self) -> str:
+        """The last step of its URLs."""
+        return f"${self.code or self.name}"
 
 
+_BULK: Final = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition"
 OPERATIONS: Final = (
     Operation(
         "send-direct", "POST", ("Communication",), True, True, True,
@@ -71,6 +83,22 @@ OPERATIONS: Final = (
         "Answer a GraphQL query of lists and resources: XList with search arguments, X(id:).",
         on_system=True,
     ),
+    Operation(
+        "export", "GET", (), False, False, False,
+        "Begin an export of all that the client may read, as it is now: with Prefer: "
+        "respond-async; Content-Location says where to ask for the files.",
+        on_system=True, defined=f"{_BULK}/export",
+    ),
+    Operation(
+        "patient-export", "GET", ("Patient",), True, False, False,
+        "Begin an export of every patient, and of what concerns patients.",
+        code="export", defined=f"{_BULK}/patient-export",
+    ),
+    Operation(
+        "group-export", "GET", ("Group",), False, True, False,
+        "Begin an export of the patients that are members of a Group, and of what concerns them.",
+        code="export", defined=f"{_BULK}/group-export",
+    ),
 )  # fmt: skip
 
 
@@ -84,13 +112,15 @@ def operation_definition(operation: Operation, terms: Terms) -> JSON:
         "status": "active",
         "kind": "operation",
         "affectsState": operation.changes,
-        "code": operation.name,
+        "code": operation.code or operation.name,
         "description": operation.description,
         "system": operation.on_system,
         "type": operation.on_type,
         "instance": operation.on_instance,
         "parameter": [{"name": "return", "use": "out", "min": 0, "max": "1", "type": "Resource"}],
     }
+    if operation.defined:
+        definition["base"] = operation.defined
     if operation.types:
         definition["resource"] = list(operation.types)
     return definition

@@ -9,6 +9,7 @@ Standards:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -63,6 +64,16 @@ class ResourceType:
         """Return the search parameter that `name` finds by, of this type or of all types."""
         found = next((p for p in (*self.parameters, *COMMON) if p.name == name), None)
         return self.parameter(found.of) if found is not None and found.of else found
+
+    def owners_among(self, owners: Iterable[str]) -> list[str]:
+        """Return those of `owners` that may have a resource of this type.
+
+        With one mailbox that is one owner, and an index gives the rows in order.
+        """
+        prefix = "" if self.in_mailbox else "client:" if self.of_client else "@"
+        if prefix:
+            return [owner for owner in owners if owner.startswith(prefix)]
+        return [owner for owner in owners if not owner.startswith(("client:", "@"))]
 
 
 # Of every type. _id and _lastUpdated are columns of their own and have no index rows.

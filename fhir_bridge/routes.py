@@ -28,6 +28,7 @@ from fhir_bridge.capability import capability_statement
 from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import resource_response
+from fhir_bridge.export_api import ExportApi
 from fhir_bridge.gate import Gate
 from fhir_bridge.graphql_api import GraphqlApi
 from fhir_bridge.operation_definitions import (
@@ -74,6 +75,7 @@ class Routes:
     operations: OperationApi
     bundles: BundleApi
     graphql: GraphqlApi
+    exports: ExportApi
     searches: SearchApi
 
     def all(self) -> list[BaseRoute]:
@@ -82,7 +84,7 @@ class Routes:
         resources, search = self.resources, self.search
         return [
             *self.tokens.routes(),
-            RouteGroup("/$", self.operation_routes()),
+            RouteGroup("/$", [*self.export_routes(), *self.operation_routes()]),
             Route(
                 f"{BASE_PATH}/OperationDefinition/{{name}}",
                 self.operation_definition,
@@ -118,16 +120,51 @@ class Routes:
     def operation_routes(self) -> list[Route]:
         """Return the routes of the operations."""
         routes = []
-        for operation in OPERATIONS:
+        for operation in [o for o in OPERATIONS if o.code != "export"]:
             for kind in [k for k in TYPES.values() if operation in operations_of(k)]:
                 handler = partial(self.operations.call, operation)
                 if operation.on_type:
-                    path = f"{BASE_PATH}/{kind.name}/${operation.name}"
+                    path = f"{BASE_PATH}/{kind.name}/{operation.path}"
                     routes.append(self.operation_route(path, operation, kind, handler))
                 if operation.on_instance:
-                    path = f"{BASE_PATH}/{kind.name}/{{id}}/${operation.name}"
+                    path = f"{BASE_PATH}/{kind.name}/{{id}}/{operation.path}"
                     routes.append(self.operation_route(path, operation, kind, handler))
         return routes
+
+    def export_routes(self) -> list[Route]:
+        """Return the routes of exports: where they begin, and where they are."""
+        exports = self.exports
+        places = ((None, ""), ("Patient", "Patient/"), ("Group", "Group/{id}/"))
+        routes = [
+            self.export_route(
+                f"{place}$export", method, "export", partial(exports.begin, level=level)
+            )
+            for level, place in places
+            for method in ("GET", "POST")
+        ]
+        one = "$export/{export}"
+        return [
+            *routes,
+            self.export_route(one, "GET", "export-status", exports.status),
+            self.export_route(one, "DELETE", "export-delete", exports.forget),
+            self.export_route(f"{one}/{{name}}", "GET", "export-file", exports.file),
+        ]
+
+    def export_route(
+        self,
+        path: str,
+        method: str,
+        interaction: str,
+        handler: Callable[[Request, Client], Awaitable[Response]],
+    ) -> Route:
+        """Return a route of exports; each type that is exported asks for its own scope."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self.gate.admit(
+                request, interaction, (), lambda client: handler(request, client)
+            )
+
+        return Route(f"{BASE_PATH}/{path}", endpoint, methods=[method])
 
     def operation_route(
         self, path: str, operation: Operation, kind: ResourceType, handler: _Handler

@@ -64,6 +64,9 @@ OPERATIONS: Final = {
     "raw": "r",
     "validate": "",
     "graphql": "",  # each list and resource asks for itself
+    "export": "",  # each type asks for itself
+    "patient-export": "",
+    "group-export": "",
 }
 
 

@@ -25,7 +25,7 @@ from fhir_bridge.registry import ResourceType
 from fhir_bridge.search import COUNT_MAX, Query, cursor_of, parse_query
 from fhir_bridge.store import Stored
 
-__all__ = ["TYPE", "find_in_types", "parse_types", "together", "types_of"]
+__all__ = ["TYPE", "find_in_types", "parse_types", "searched_types", "together", "types_of"]
 
 TYPE: Final = "_type"
 # Their rows lie elsewhere: the gateway's audit trail, and octets.
@@ -40,14 +40,23 @@ def types_of(pairs: Iterable[tuple[str, str]], client: Client) -> tuple[Resource
     """
     given = [value for name, value in pairs if name == TYPE]
     if not given:
-        return tuple(kind for kind in _searchable() if client.scopes.allow(kind.name, "s"))
+        return tuple(kind for kind in searched_types() if client.scopes.allow(kind.name, "s"))
     # FHIR: a comma is "or"; given twice, it is "and".
     wanted = set.intersection(*(set(filter(None, value.split(","))) for value in given))
-    known = {kind.name for kind in _searchable()}
+    known = {kind.name for kind in searched_types()}
     for name in sorted(set[str]().union(*(value.split(",") for value in given)) - {""}):
         if name not in known:
             raise bad_search("not-supported", f"{shown(name)} is not searched by _type.")
-    return tuple(kind for kind in _searchable() if kind.name in wanted)
+    return tuple(kind for kind in searched_types() if kind.name in wanted)
+
+
+def searched_types() -> list[ResourceType]:
+    """Return the types that are searched together."""
+    return [
+        kind
+        for kind in TYPES.values()
+        if "search-type" in kind.interactions and kind.name not in _APART
+    ]
 
 
 def parse_types(
@@ -96,14 +105,6 @@ def together(queries: Sequence[Query], kinds: Sequence[ResourceType]) -> Query:
     """Return what the answer shows of `queries`: what was understood, `_type` first."""
     named = (TYPE, ",".join(kind.name for kind in kinds))
     return replace(queries[0], used=(named, *queries[0].used))
-
-
-def _searchable() -> list[ResourceType]:
-    return [
-        kind
-        for kind in TYPES.values()
-        if "search-type" in kind.interactions and kind.name not in _APART
-    ]
 
 
 def _key(stored: Stored) -> tuple[int, int]:

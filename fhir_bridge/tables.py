@@ -23,6 +23,7 @@ __all__ = [
     "fhir_client",
     "fhir_client_mailbox",
     "fhir_due",
+    "fhir_export",
     "fhir_index",
     "fhir_notification",
     "fhir_read",
@@ -223,4 +224,18 @@ fhir_due: Final = sa.Table(
     sa.Column("request_id", sa.Uuid, primary_key=True),
     sa.Column("client_id", sa.ForeignKey("fhir_client.id"), nullable=False),
     sa.Column("due_at", UtcDateTime, nullable=False, index=True),
+)
+
+# An export that a client began. What goes into its files is read as they are fetched, as it was at
+# `created_at`: so that any process answers, and nothing is written twice.
+fhir_export: Final = sa.Table(
+    "fhir_export",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("client_id", sa.ForeignKey("fhir_client.id"), nullable=False, index=True),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("types", sa.Text, nullable=False),
+    sa.Column("since", UtcDateTime),
+    sa.Column("within", sa.String(64)),  # Patient, or Group/<id>
+    sa.Column("created_at", UtcDateTime, nullable=False, index=True),
 )

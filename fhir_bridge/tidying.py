@@ -15,6 +15,7 @@ import structlog
 
 from certs.errors import DirectError
 from certs.ports import Clock, Database
+from fhir_bridge.export_rows import forget_exports
 from fhir_bridge.ports import Bodies
 from fhir_bridge.upkeep import forget_drafts, forget_tokens, forget_uploads
 
@@ -50,6 +51,7 @@ class Tidying:
         """Forget all that may be forgotten now."""
         now = self._clock()
         await self._database.write(lambda c: forget_tokens(c, now))
+        await self._database.write(lambda c: forget_exports(c, now))
         await self._all(lambda c: forget_uploads(c, self._bodies, now - UPLOADS_KEPT))
         await self._all(lambda c: forget_drafts(c, now - self._drafts_kept, now))
 

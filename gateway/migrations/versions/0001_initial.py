@@ -487,6 +487,22 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_fhir_due_due_at"), "fhir_due", ["due_at"], unique=False)
     op.create_table(
+        "fhir_export",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("types", sa.Text(), nullable=False),
+        sa.Column("since", sa.BigInteger(), nullable=True),
+        sa.Column("within", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["client_id"], ["fhir_client.id"], name=op.f("fk_fhir_export_client_id_fhir_client")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fhir_export")),
+    )
+    op.create_index(op.f("ix_fhir_export_client_id"), "fhir_export", ["client_id"], unique=False)
+    op.create_index(op.f("ix_fhir_export_created_at"), "fhir_export", ["created_at"], unique=False)
+    op.create_table(
         "message",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("direction", sa.String(length=32), nullable=False),
@@ -680,6 +696,9 @@ def downgrade() -> None:
         postgresql_where=sa.text("body_key IS NOT NULL"),
     )
     op.drop_table("message")
+    op.drop_index(op.f("ix_fhir_export_created_at"), table_name="fhir_export")
+    op.drop_index(op.f("ix_fhir_export_client_id"), table_name="fhir_export")
+    op.drop_table("fhir_export")
     op.drop_index(op.f("ix_fhir_due_due_at"), table_name="fhir_due")
     op.drop_table("fhir_due")
     op.drop_table("fhir_client_mailbox")
