@@ -135,7 +135,7 @@ class Schedule:
             client.require("CommunicationRequest", "u")
             message = communication_of(stored.resource(), identity, terms=self._terms)
             await self._dispatcher.send(
-                message, Lifted(), client, beside=lambda c, _: _take(c, identity, now)
+                message, Lifted(), client, beside=lambda c, *_: _take(c, identity, now)
             )
         except DirectError as error:
             reason = error.reason

@@ -43,7 +43,10 @@ from fhir_bridge.store import Stored, insert, read
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.threads import ancestry_of, find_message, in_thread
 
-__all__ = ["Dispatcher", "Sent"]
+__all__ = ["Beside", "Dispatcher", "Sent"]
+
+# More work in the transaction that sends: it is told the mailbox and the Communication's id.
+Beside = Callable[[sa.Connection, str, UUID], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +109,12 @@ class Dispatcher:
         lifted: Lifted,
         client: Client,
         draft: Stored | None = None,
-        beside: Callable[[sa.Connection, str], None] | None = None,
+        beside: Beside | None = None,
     ) -> Sent:
         """Hand the message that `resource` describes to the outbox, and store `resource`.
 
         It takes the place of the stored `draft`, if there is one. `beside` does more in the same
-        transaction; it is told the mailbox.
+        transaction.
 
         Raises:
             FhirError: RESOURCE_UNSUPPORTED (422), SENDER_NOT_ALLOWED (403), RESOURCE_CONFLICT
@@ -140,7 +143,7 @@ class Dispatcher:
             self._record(connection, message, stored, lifted, ready)
             keep_copies(connection, ready.id, copies)
             if beside is not None:
-                beside(connection, ready.owner)
+                beside(connection, ready.owner, ready.id)
 
         message = await self._outbox.submit(replace(first, copies=tuple(others)), record)
         messages = (message, *(copy.id for copy in copies[1:] if copy.id is not None))

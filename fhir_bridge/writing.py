@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -25,8 +24,7 @@ from certs.ports import Clock, Database
 from fhir_bridge import store
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.clients import Client
-from fhir_bridge.definitions import TYPES
-from fhir_bridge.finding import find
+from fhir_bridge.conditions import match, places_of
 from fhir_bridge.immutability import require_changeable, require_deletable, require_no_claims
 from fhir_bridge.lifting import Lifted, lift
 from fhir_bridge.outcome import FhirError, Issue
@@ -38,8 +36,7 @@ from fhir_bridge.requests import communication_of
 from fhir_bridge.resources import check, require_type
 from fhir_bridge.schedule import settle, withdraw
 from fhir_bridge.search import Query
-from fhir_bridge.search_scopes import require_searchable
-from fhir_bridge.sending import Dispatcher
+from fhir_bridge.sending import Beside, Dispatcher
 from fhir_bridge.store import Stored
 from fhir_bridge.subscription_rules import subscribed
 from fhir_bridge.terms import JSON, Terms
@@ -102,10 +99,13 @@ class Writer:
         resource: JSON,
         client: Client,
         condition: Sequence[tuple[str, str]] | None = None,
+        *,
+        beside: Beside | None = None,
     ) -> Written:
         """Store `resource`, and send it where it says so.
 
         With a condition: where one resource matches, that is the answer, and nothing is stored.
+        `beside` does more in the transaction that sends a Communication.
 
         Raises:
             FhirError: 400 and 422, it is not valid or cannot be sent; 412, the condition matches
@@ -113,12 +113,12 @@ class Writer:
         """
         query = condition_of(kind, condition)
         if query is not None:
-            found = await self._database.read(lambda c: self._match(c, query, client))
+            found = await self._database.read(lambda c: match(c, query, client, self._clock()))
             if found is not None:
                 return Written(found, 200)
         lifted = await self._checked(kind, resource, client)
         if means_sending(kind, resource) and not await self._dispatcher.waits(resource, client):
-            return await self._send(kind, resource, lifted, client, None)
+            return await self._send(kind, resource, lifted, client, None, beside)
         identity = new_id(self._clock())
         return await self._database.write(
             self._creation(kind, resource, lifted, client, identity, query)
@@ -155,7 +155,7 @@ class Writer:
         owner, now = owner_of(kind, resource, client), self._clock()
 
         def work(connection: sa.Connection) -> Written:
-            found = self._match(connection, query, client) if query else None
+            found = match(connection, query, client, now) if query else None
             if found is not None:
                 return Written(found, 200)
             self._keep(connection, lifted, identity, owner)
@@ -244,7 +244,7 @@ class Writer:
         if query is None:
             issue = Issue("required", "A conditional update needs search parameters.")
             raise FhirError(Reason.RESOURCE_INVALID, [issue], status=412)
-        found = await self._database.read(lambda c: self._match(c, query, client))
+        found = await self._database.read(lambda c: match(c, query, client, self._clock()))
         if found is None:
             client.require(kind.name, "c")
             return await self.create(kind, resource, client, condition)
@@ -301,26 +301,10 @@ class Writer:
             await self._database.read(rules)
         wanted = conditional_references(resource)
         if wanted:
-            places = await self._database.read(lambda c: self._places(c, wanted, client))
+            now = self._clock()
+            places = await self._database.read(lambda c: places_of(c, wanted, client, now))
             resource.update(with_references(resource, places))
         return lifted
-
-    def _places(
-        self, connection: sa.Connection, wanted: set[str], client: Client
-    ) -> dict[str, str]:
-        """Return the one resource that each conditional reference means (fhir.md 2 row 22)."""
-        places = {}
-        for text in wanted:
-            name, _, query = text.partition("?")
-            kind = TYPES.get(name)
-            condition = parse_qsl(query, keep_blank_values=True)
-            search = condition_of(kind, condition) if kind else None
-            found = self._match(connection, search, client) if search else None
-            if found is None:
-                issue = Issue("not-found", "A conditional reference matches nothing.")
-                raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
-            places[text] = f"{name}/{found.id}"
-        return places
 
     async def _present(
         self,
@@ -349,18 +333,19 @@ class Writer:
         lifted: Lifted,
         client: Client,
         old: Stored | None,
+        beside: Beside | None = None,
     ) -> Written:
         """Send a Communication, or what a CommunicationRequest asks for."""
         status = 201 if old is None else 200
         if kind.name == "Communication":
-            sent = await self._dispatcher.send(resource, lifted, client, old)
+            sent = await self._dispatcher.send(resource, lifted, client, old, beside)
             identity = sent.id
         else:
             now = self._clock()
             identity = old.id if old else new_id(now)
             message = communication_of(resource, identity, terms=self._terms)
 
-            def beside(connection: sa.Connection, owner: str) -> None:
+            def request(connection: sa.Connection, owner: str, _: UUID) -> None:
                 withdraw(connection, resource, client, now, terms=self._terms)
                 if old is None:
                     store.insert(
@@ -374,7 +359,7 @@ class Writer:
                 else:
                     fresh(store.replace(connection, old, resource, now=now, terms=self._terms))
 
-            sent = await self._dispatcher.send(message, lifted, client, beside=beside)
+            sent = await self._dispatcher.send(message, lifted, client, beside=request)
         # Design 4.4: so that the answer can show what was decided for each recipient.
         wait_s = self._decision_wait_s
         await asyncio.gather(*(self._outbox.settled(m, wait_s) for m in sent.messages))
@@ -388,11 +373,3 @@ class Writer:
             self._bodies.record(connection, body)
         rows = [replace(row, communication_id=identity, owner=owner) for row in lifted.binaries]
         add_binaries(connection, rows, self._clock())
-
-    def _match(self, connection: sa.Connection, query: Query, client: Client) -> Stored | None:
-        require_searchable(query, client)
-        rows = find(connection, query, client.owners, self._clock()).rows
-        if len(rows) > 1:
-            issue = Issue("multiple-matches", "The condition matches more than one resource.")
-            raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
-        return rows[0] if rows else None
