@@ -30,6 +30,7 @@ from fhir_bridge.exchange import error_response
 from fhir_bridge.export_api import ExportApi
 from fhir_bridge.gate import Gate
 from fhir_bridge.graphql_api import GraphqlApi
+from fhir_bridge.message_api import MessageApi
 from fhir_bridge.negotiation import Negotiation
 from fhir_bridge.operations import OperationApi
 from fhir_bridge.outcome import FhirError, Issue
@@ -103,6 +104,7 @@ def create_app(
         ),
         graphql=GraphqlApi(database=database, clock=clock),
         exports=ExportApi(database=database, clock=clock, base_url=base_url),
+        messages=shared.messages(writer, resource_octets),
         bundles=shared.bundles(writer, resource_octets),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
     )
@@ -190,6 +192,16 @@ class _Shared:
             base_path=BASE_PATH,
             base_url=self.base_url,
             limit_octets=limit_octets,
+        )
+
+    def messages(self, writer: Writer, limit_octets: int) -> MessageApi:
+        return MessageApi(
+            database=self.database,
+            writer=writer,
+            clock=self.clock,
+            base_url=self.base_url,
+            limit_octets=limit_octets,
+            terms=self.terms,
         )
 
     def operations(

@@ -49,6 +49,7 @@ def capability_statement(
         "fhirVersion": FHIR_VERSION,
         "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
         "patchFormat": ["application/json-patch+json"],
+        "messaging": [_messaging(base_url)],
         "rest": [
             {
                 "mode": "server",
@@ -99,6 +100,20 @@ def _security(base_url: str) -> JSON:
         ],
         "description": "A bearer token (RFC 6750): SMART Backend Services, or one that the "
         "administrator issued.",
+    }
+
+
+def _messaging(base_url: str) -> JSON:
+    """Return what is said of messages; they come in over HTTP only, and are answered at once."""
+    protocol = "http://terminology.hl7.org/CodeSystem/message-transport"
+    return {
+        "endpoint": [
+            {
+                "protocol": {"system": protocol, "code": "http"},
+                "address": f"{base_url}/$process-message",
+            }
+        ],
+        "documentation": "The event send-direct, whose focus is a Communication: it is sent.",
     }
 
 

@@ -25,6 +25,7 @@ from fhir_bridge.tables import (
     fhir_client_mailbox,
     fhir_due,
     fhir_export,
+    fhir_processed,
     fhir_socket_token,
 )
 
@@ -109,6 +110,7 @@ def remove_client(connection: sa.Connection, name: str) -> None:
         fhir_assertion,
         fhir_socket_token,
         fhir_export,
+        fhir_processed,
         fhir_client_mailbox,
     ):
         connection.execute(table.delete().where(table.c.client_id == identity))

@@ -84,6 +84,13 @@ OPERATIONS: Final = (
         on_system=True,
     ),
     Operation(
+        "process-message", "POST", (), False, False, True,
+        "Send the Communication that a message Bundle is about as a Direct message, once, and "
+        "answer with a message.",
+        on_system=True,
+        defined="http://hl7.org/fhir/OperationDefinition/MessageHeader-process-message",
+    ),
+    Operation(
         "export", "GET", (), False, False, False,
         "Begin an export of all that the client may read, as it is now: with Prefer: "
         "respond-async; Content-Location says where to ask for the files.",

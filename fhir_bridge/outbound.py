@@ -268,7 +268,10 @@ class _Reader:
         own = direct_addresses(actor)
         if own:
             return own
-        others = [self.directory.get(literal) for literal in contact_references(actor)]
+        others = [
+            self.contained.get(literal) or self.directory.get(literal)
+            for literal in contact_references(actor)
+        ]
         return list(dict.fromkeys(a for o in others if o for a in direct_addresses(o)))
 
     def payload(self) -> list[tuple[int, JSON]]:

@@ -26,7 +26,15 @@ from certs.errors import Reason
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.terms import JSON
 
-__all__ = ["check", "decimal_text", "dump", "load", "load_any", "require_type"]
+__all__ = [
+    "check",
+    "decimal_text",
+    "dump",
+    "load",
+    "load_any",
+    "require_type",
+    "require_well_formed",
+]
 
 # fhir.md 1.3: fhir.resources raises RecursionError from about 300 on.
 DEPTH_MAX: Final = 64
@@ -97,6 +105,17 @@ def require_type(resource: JSON, expected: str) -> None:
         raise _invalid(Issue("invalid", text, "resourceType"))
 
 
+def require_well_formed(resource: JSON, name: str) -> None:
+    """Return where `resource` is what any FHIR JSON must be, whatever its type.
+
+    Raises:
+        FhirError: RESOURCE_INVALID; an empty array, a null, a control character, too deep.
+    """
+    issues = list(_malformed(resource, name))
+    if issues:
+        raise FhirError(Reason.RESOURCE_INVALID, issues)
+
+
 def check(resource: JSON) -> None:
     """Return where `resource` is a valid R4 resource of a known type.
 
@@ -105,19 +124,13 @@ def check(resource: JSON) -> None:
             null, a control character, an over-long string, an id that is none.
     """
     name = resource.get("resourceType")
-    _require_well_formed(resource, name if isinstance(name, str) else "Resource")
+    require_well_formed(resource, name if isinstance(name, str) else "Resource")
     if not isinstance(name, str) or not _known(name):
         raise _invalid(Issue("structure", "The resource type is not known.", "resourceType"))
     issues = list(_unknown_contained(resource, name))
     if not issues:
         issues = _judged_by_model(resource, name)
     issues.extend(_invariants(resource, name))
-    if issues:
-        raise FhirError(Reason.RESOURCE_INVALID, issues)
-
-
-def _require_well_formed(resource: JSON, name: str) -> None:
-    issues = list(_malformed(resource, name))
     if issues:
         raise FhirError(Reason.RESOURCE_INVALID, issues)
 

@@ -31,6 +31,7 @@ from fhir_bridge.exchange import resource_response
 from fhir_bridge.export_api import ExportApi
 from fhir_bridge.gate import Gate
 from fhir_bridge.graphql_api import GraphqlApi
+from fhir_bridge.message_api import MessageApi
 from fhir_bridge.operation_definitions import (
     OPERATIONS,
     Operation,
@@ -76,6 +77,7 @@ class Routes:
     bundles: BundleApi
     graphql: GraphqlApi
     exports: ExportApi
+    messages: MessageApi
     searches: SearchApi
 
     def all(self) -> list[BaseRoute]:
@@ -102,6 +104,7 @@ class Routes:
             Route(f"{BASE_PATH}/", self.system_search, methods=["GET"]),
             Route(f"{BASE_PATH}/_search", self.system_search, methods=["POST"]),
             Route(f"{BASE_PATH}/$graphql", self.query, methods=["GET", "POST"]),
+            Route(f"{BASE_PATH}/$process-message", self.message, methods=["POST"]),
             Route(f"{BASE_PATH}/_history", self.system_history, methods=["GET"]),
             self.route(every, "GET", "search-type", self.search),
             self.route(f"{every}/_search", "POST", "search-type", search),
@@ -237,6 +240,15 @@ class Routes:
         """Answer GraphQL."""
         return await self.gate.admit(
             request, "graphql", (), lambda client: self.graphql.serve(request, client)
+        )
+
+    async def message(self, request: Request) -> Response:
+        """Process a message."""
+        return await self.gate.admit(
+            request,
+            "process-message",
+            [("Communication", OPERATION_SCOPES["process-message"])],
+            lambda client: self.messages.process(request, client),
         )
 
     async def system_history(self, request: Request) -> Response:

@@ -65,6 +65,7 @@ OPERATIONS: Final = {
     "validate": "",
     "graphql": "",  # each list and resource asks for itself
     "export": "",  # each type asks for itself
+    "process-message": "c",  # of the Communication that is sent
     "patient-export": "",
     "group-export": "",
 }

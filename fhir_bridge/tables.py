@@ -26,6 +26,7 @@ __all__ = [
     "fhir_export",
     "fhir_index",
     "fhir_notification",
+    "fhir_processed",
     "fhir_read",
     "fhir_resource",
     "fhir_socket_token",
@@ -238,4 +239,19 @@ fhir_export: Final = sa.Table(
     sa.Column("since", UtcDateTime),
     sa.Column("within", sa.String(64)),  # Patient, or Group/<id>
     sa.Column("created_at", UtcDateTime, nullable=False, index=True),
+)
+
+# The messages ($process-message) that were processed, each with what was sent for it: written with
+# that, so that none is sent twice. `envelope` and `digest` are SHA-256.
+fhir_processed: Final = sa.Table(
+    "fhir_processed",
+    metadata,
+    sa.Column("client_id", sa.ForeignKey("fhir_client.id"), primary_key=True),
+    sa.Column("message_id", sa.String(64), primary_key=True),
+    sa.Column("envelope", sa.String(64)),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("answer_id", sa.Uuid, nullable=False),
+    sa.Column("communication_id", sa.Uuid, nullable=False),
+    sa.Column("processed_at", UtcDateTime, nullable=False),
+    sa.Index(None, "client_id", "envelope", unique=True),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -25,21 +27,34 @@ from tests.unit.fhir_bridge.conftest import (
     World,
     communication,
 )
+from tests.unit.fhir_bridge.test_process_message import about
 
 
 @pytest.fixture
 async def world(database: Database) -> AsyncIterator[World]:
     bodies = MemoryBodies()
     outbox = MemoryOutbox(database, bodies)
-    preflight = MemoryPreflight()
-    app = create_app(
-        database=database, bodies=bodies, outbox=outbox, clock=lambda: NOW, base_url=BASE
-    )
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
-        world = World(database, bodies, outbox, http, preflight)
+    made: list[World] = []
+    async with process_of(database, bodies, outbox, made) as http:
+        world = World(database, bodies, outbox, http, MemoryPreflight())
+        made.append(world)
         http.headers.update(await world.add_client("ehr", ANNA))
         yield world
+
+
+def process_of(
+    database: Database, bodies: MemoryBodies, outbox: MemoryOutbox, made: list[World]
+) -> httpx.AsyncClient:
+    """Return a client of an API on this database, which shares nothing else with another."""
+    app = create_app(
+        database=database,
+        bodies=bodies,
+        outbox=outbox,
+        clock=lambda: made[0].now,
+        base_url=BASE,
+        decision_wait_s=0,
+    )
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=BASE)
 
 
 async def entries(world: World, url: str) -> list[Any]:
@@ -133,3 +148,60 @@ async def test_subscriptions_are_matched_and_told(world: World) -> None:
     assert not (await world.database.read(lambda c: news_of(c, wanted, NOW, NOW)))[
         by_socket, client.id
     ]
+
+
+async def test_an_export_is_as_it_was_at_its_beginning_whichever_process_answers(
+    world: World,
+) -> None:
+    made = []
+    for number in range(5):
+        patient = {"resourceType": "Patient", "active": True}
+        made.append((await world.http.post("/Patient", json=patient)).json()["id"])
+        world.now += timedelta(milliseconds=number % 2)
+    draft = communication(status="preparation", subject={"reference": f"Patient/{made[0]}"})
+    await world.http.post("/Communication", json=draft)
+    group = {"resourceType": "Group", "type": "person", "actual": True,
+             "member": [{"entity": {"reference": f"Patient/{made[0]}"}}]}  # fmt: skip
+    url = f"/Group/{(await world.http.post('/Group', json=group)).json()['id']}/$export"
+    found = []
+    for path in ("/$export?_type=Patient&_since=2026-01-01", url, "/Patient/$export"):
+        begun = await world.http.get(path, headers={"prefer": "respond-async"})
+        assert begun.status_code == 202, begun.text
+        found.append(begun.headers["content-location"])
+    world.now += timedelta(seconds=1)
+    changed = {"resourceType": "Patient", "id": made[1], "active": False}
+    await world.http.put(f"/Patient/{made[1]}", json=changed)
+    await world.http.delete(f"/Patient/{made[2]}")
+    world.now += timedelta(seconds=1)
+    async with process_of(world.database, world.bodies, world.outbox, [world]) as other:
+        other.headers.update(world.http.headers)
+        for status, patients, types in (
+            (found[0], made, {"Patient"}),
+            (found[1], made[:1], {"Patient", "Communication", "Group"}),
+            (found[2], made, {"Patient", "Communication", "Group"}),
+        ):
+            manifest = (await other.get(status)).json()
+            assert {file["type"] for file in manifest["output"]} == types
+            assert manifest.get("deleted", []) == []
+            lines = (await other.get(f"{status}/Patient.ndjson")).text.splitlines()
+            shown = {p["id"]: p["active"] for p in map(json.loads, lines)}
+            assert shown == dict.fromkeys(patients, True)
+        since = "/$export?_type=Patient&_since=2026-01-02T12:00:00.500Z"
+        later = await world.http.get(since, headers={"prefer": "respond-async"})
+        status = later.headers["content-location"]
+        world.now += timedelta(seconds=2)
+        [file] = (await other.get(status)).json()["deleted"]
+        [entry] = json.loads((await other.get(file["url"])).text)["entry"]
+        assert entry["request"]["url"] == f"Patient/{made[2]}"
+
+
+async def test_a_message_is_sent_once_whichever_processes_take_it(world: World) -> None:
+    bundle = about()
+    async with process_of(world.database, world.bodies, world.outbox, [world]) as other:
+        other.headers.update(world.http.headers)
+        answers = await asyncio.gather(
+            *(http.post("/$process-message", json=bundle) for http in (world.http, other) * 4)
+        )
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    assert len(world.outbox.submissions) == 1

@@ -503,6 +503,26 @@ def upgrade() -> None:
     op.create_index(op.f("ix_fhir_export_client_id"), "fhir_export", ["client_id"], unique=False)
     op.create_index(op.f("ix_fhir_export_created_at"), "fhir_export", ["created_at"], unique=False)
     op.create_table(
+        "fhir_processed",
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("message_id", sa.String(length=64), nullable=False),
+        sa.Column("envelope", sa.String(length=64), nullable=True),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("answer_id", sa.Uuid(), nullable=False),
+        sa.Column("communication_id", sa.Uuid(), nullable=False),
+        sa.Column("processed_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["client_id"], ["fhir_client.id"], name=op.f("fk_fhir_processed_client_id_fhir_client")
+        ),
+        sa.PrimaryKeyConstraint("client_id", "message_id", name=op.f("pk_fhir_processed")),
+    )
+    op.create_index(
+        op.f("ix_fhir_processed_client_id_envelope"),
+        "fhir_processed",
+        ["client_id", "envelope"],
+        unique=True,
+    )
+    op.create_table(
         "message",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("direction", sa.String(length=32), nullable=False),
@@ -696,6 +716,8 @@ def downgrade() -> None:
         postgresql_where=sa.text("body_key IS NOT NULL"),
     )
     op.drop_table("message")
+    op.drop_index(op.f("ix_fhir_processed_client_id_envelope"), table_name="fhir_processed")
+    op.drop_table("fhir_processed")
     op.drop_index(op.f("ix_fhir_export_created_at"), table_name="fhir_export")
     op.drop_index(op.f("ix_fhir_export_client_id"), table_name="fhir_export")
     op.drop_table("fhir_export")
