@@ -219,7 +219,8 @@ def _require_group(connection: sa.Connection, wanted: Wanted, client: Client) ->
     """Return where the Group that is asked for is there, and theirs to read."""
     if wanted.within in (None, PATIENT):
         return
-    client.require("Group", "r")
+    # Clients ask for tokens of the types that they export; what they are registered for counts.
+    (find_client(connection, client.id) or client).require("Group", "r")
     identity = local_id(str(wanted.within))
     stored = read(connection, "Group", identity, client.owners) if identity else None
     if stored is None or stored.deleted:

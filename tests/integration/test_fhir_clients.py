@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from cumulus_fhir_support import FatalNetworkError, FhirClient
 from fhirclient import client as smart
 from fhirclient import server as smart_server
@@ -28,6 +31,7 @@ from pymedplum.exceptions import MedplumError, PreconditionFailedError
 
 from certs.address import parse_address
 from fhir_bridge.backend_clients import add_backend_client
+from fhir_bridge.tables import fhir_export
 from gateway.clock import utc_now
 from tests.helpers.fhir_site import App, FhirSite, eventually, fhir_site, node_steps
 
@@ -208,6 +212,93 @@ async def test_cumulus(site: FhirSite) -> None:
             await client.request("GET", "Patient", retry_delays=[])
         assert refused.value.response is not None
         assert refused.value.response.status_code == 403
+
+
+async def test_smart_fetch(site: FhirSite, tmp_path: Path) -> None:
+    """$export by Backend Services: all, what changed since, and of a Group; each then deleted."""
+    app = await site.app("fetch")
+    key = jwk.JWK.generate(kty="EC", crv="P-384", kid="1", alg="ES384", use="sig")
+    keys = [{**json.loads(key.export_private()), "key_ops": ["sign"]}]
+    (tmp_path / "keys.jwks").write_text(json.dumps({"keys": keys}))
+    public = json.dumps({"keys": [json.loads(key.export_public())]})
+    database = site.sandbox.hillside.listening.database
+    identity = await database.write(
+        lambda c: add_backend_client(
+            c,
+            "fetch-backend",
+            [parse_address(app.mailbox)],
+            public,
+            utc_now(),
+            scopes="system/*.rs",
+        )
+    )
+
+    async def fetch(name: str, *words: str) -> dict[str, list[Any]]:
+        """Run it; return the resources that it fetched, by type."""
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("smart-fetch")),
+            "bulk",
+            *("--fhir-url", app.url, "--smart-client-id", str(identity)),
+            *("--smart-key", str(tmp_path / "keys.jwks"), "--type", "Patient,DocumentReference"),
+            *("--no-compression", *words, str(tmp_path / name)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        found: dict[str, list[Any]] = {}
+        for path in sorted((tmp_path / name).glob("[A-Z]*.ndjson")):
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            found.setdefault(path.name.partition(".")[0], []).extend(lines)
+        gone = (tmp_path / name / "deleted").glob("*.ndjson")
+        found["gone"] = [
+            json.loads(line) for path in gone for line in path.read_text().splitlines()
+        ]
+        return found
+
+    async with app.http() as http:
+
+        async def patient(**elements: Any) -> str:
+            made = await http.post("/Patient", json={"resourceType": "Patient", **elements})
+            return str(made.json()["id"])
+
+        people = [await patient(name=[{"family": f"Fetched{n}"}]) for n in range(3)]
+        attachment = {"contentType": "text/plain", "data": "aGVsbG8="}
+        document = {
+            "resourceType": "DocumentReference",
+            "status": "current",
+            "subject": {"reference": f"Patient/{people[0]}"},
+            "content": [{"attachment": attachment}],
+        }
+        assert (await http.post("/DocumentReference", json=document)).status_code == 201
+        everything = await fetch("all")
+        assert {*people} <= {found["id"] for found in everything["Patient"]}
+        [found] = everything["DocumentReference"]
+        url = found["content"][0]["attachment"]["url"]
+        assert url.startswith("http")
+        assert (await http.get(url)).content == b"hello"
+
+        log = (tmp_path / "all" / "log.ndjson").read_text().splitlines()
+        since = next(
+            event["eventDetail"]["transactionTime"]
+            for event in map(json.loads, log)
+            if event["eventId"] == "status_complete"
+        )
+        later = await patient()
+        assert (await http.delete(f"/Patient/{people[2]}")).status_code == 204
+        changed = await fetch("since", "--since", since)
+        assert [found["id"] for found in changed["Patient"]] == [later]
+        [bundle] = changed["gone"]
+        assert [e["request"]["url"] for e in bundle["entry"]] == [f"Patient/{people[2]}"]
+
+        members = [{"entity": {"reference": f"Patient/{people[0]}"}}]
+        group = {"resourceType": "Group", "type": "person", "actual": True, "member": members}
+        made = (await http.post("/Group", json=group)).json()["id"]
+        of_group = await fetch("group", "--group", made)
+        assert [found["id"] for found in of_group["Patient"]] == people[:1]
+        assert of_group["DocumentReference"] == everything["DocumentReference"]
+    left = await database.read(lambda c: c.execute(sa.select(fhir_export.c.id)).all())
+    assert left == []  # it deletes each when it has it
 
 
 async def test_pymedplum(site: FhirSite) -> None:

@@ -492,6 +492,14 @@ async def test_a_group_that_is_not_there_is_not_exported(world: World, identity:
     assert answer.json()["resourceType"] == "OperationOutcome"
 
 
+async def test_a_group_is_for_who_may_read_it(world: World) -> None:
+    group = {"resourceType": "Group", "type": "person", "actual": True}
+    identity = (await world.http.post("/Group", json=group)).json()["id"]
+    narrow = await world.add_client("narrow", ANNA, scopes="system/Patient.rs")
+    url = f"/Group/{identity}/$export"
+    assert (await world.http.get(url, headers={**ASYNC, **narrow})).status_code == 403
+
+
 async def test_another_domains_group_opens_nothing(world: World) -> None:
     group = {"resourceType": "Group", "type": "person", "actual": True}
     identity = (await world.http.post("/Group", json=group)).json()["id"]
