@@ -29,13 +29,16 @@ async def test_an_example_works_as_written(
     text: str,
 ) -> None:
     if kind == "http":
-        asked, _, url = text.strip().partition(" /fhir/R4/")
+        first, *headers = text.strip().splitlines()
+        asked, _, url = first.partition(" /fhir/R4/")
         assert (asked, url.partition("?")[0]) == (method, path.removeprefix("/"))
-        answer = await world.http.get(f"{BASE}/{url}")
+        given = dict(header.split(": ", 1) for header in headers)
+        answer = await world.http.get(f"{BASE}/{url}", headers=given)
     else:
         headers = {"content-type": "application/fhir+json"}
         answer = await world.http.post(f"/{path}", content=text, headers=headers)
     assert answer.status_code == int(status), answer.text
+    assert "fatal-error" not in answer.text  # what a message is answered by has status 200
 
 
 def test_the_page_has_examples() -> None:
