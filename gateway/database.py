@@ -70,7 +70,8 @@ class SqlDatabase:
         """Return what `work` returns once it is durably committed; roll back where it raises.
 
         Raises:
-            DirectError: INTERNAL; the database failed and nothing of `work` was kept.
+            DirectError: INTERNAL; the database failed. Nothing of `work` was kept, unless it was
+                the commit that failed, or its way to the disk: then nobody knows.
         """
         try:
             return await self._engine.write(work)

@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -28,6 +30,7 @@ import sqlalchemy as sa
 from certs.errors import DirectError, Reason
 from gateway.prepared import PreparedConnection, Statements
 from gateway.turns import Turns
+from gateway.wal import WriteAheadLog
 
 __all__ = ["WAL_OCTETS", "SqliteEngine"]
 
@@ -47,11 +50,13 @@ WAL_OCTETS: Final = 64 * 1024 * 1024
 _SAVEPOINTS: Final = "temp_store=MEMORY"
 
 # SQLite's documentation, pragma synchronous: in WAL mode only FULL syncs at every commit; NORMAL
-# may lose what was committed when the power fails, which we would have acknowledged. The log is as
-# long as its longest moment was, unless it is cut at a checkpoint.
+# may lose what was committed when the power fails. The writer leaves the sync to `gateway.wal`, and
+# nothing is acknowledged before.
+_SYNCED_LATER: Final = "synchronous=NORMAL"
+_SYNCED: Final = "synchronous=FULL"
+
 _PRAGMAS: Final = (
-    "journal_mode=WAL",
-    "synchronous=FULL",
+    # The log is as long as its longest moment was, unless it is cut at a checkpoint.
     f"journal_size_limit={WAL_OCTETS}",
     # In KiB, for each connection that needs them. With 100,000 messages stored, a thread of 500 is
     # found in half of the time that the usual 2 MB let it take.
@@ -68,19 +73,23 @@ class SqliteEngine:
         # and -shm files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         wait = f"busy_timeout={lock_wait_s * 1000:.0f}"
-        writing = _engine(path, wait, "foreign_keys=ON", _SAVEPOINTS)
+        writing = _engine(path, wait, "foreign_keys=ON", _SAVEPOINTS, _SYNCED_LATER)
         statements = Statements(writing.dialect)
         self._writer = _Line(writing, "BEGIN IMMEDIATE", statements)
-        migrating = _engine(path, wait, "foreign_keys=OFF")
+        migrating = _engine(path, wait, "foreign_keys=OFF", _SYNCED)
         self._migrator = _Line(migrating, "BEGIN IMMEDIATE", Statements(migrating.dialect))
         reading = _engine(path, wait, "query_only=ON")
         self._turns = Turns(path.parent)
+        self._log = WriteAheadLog(path)
         self._writes: _Orders = queue.SimpleQueue()
+        self._committed: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._reads: _Orders = queue.SimpleQueue()
         self._open = True
         self._loop = asyncio.get_running_loop()
         # Daemons: what is not committed was not acknowledged, so the interpreter may exit.
+        self._syncer = threading.Thread(target=self._sync_all, name="sqlite-sync", daemon=True)
         self._threads = [
+            self._syncer,
             threading.Thread(target=self._write_all, name="sqlite-write", daemon=True),
             *(
                 threading.Thread(
@@ -144,13 +153,28 @@ class SqliteEngine:
         while (first := self._writes.get()) is not None:
             batch = _Batch([first])
             with batch, self._turns.turn(), self._writer.transaction() as connection:
+                self._log.mend()
                 first.run_in_savepoint(connection)
                 for order in _waiting(self._writes):
                     batch.orders.append(order)
                     order.run_in_savepoint(connection)
-            self._tell(batch)
+            batch.era = self._log.era
+            self._committed.put(batch)
+        self._committed.put(None)
+        self._syncer.join()  # the last connection to be closed removes the log
         self._writer.close()
         self._turns.close()
+
+    def _sync_all(self) -> None:
+        """The thread that acknowledges: what was committed is on the disk when it is told."""
+        while (first := self._committed.get()) is not None:
+            batches = [first, *_at_once(self._committed)]
+            for era, some in groupby(batches, key=attrgetter("era")):
+                batch = _Batch([order for one in some for order in one.orders], era)
+                with batch:
+                    self._log.sync(era)
+                self._tell(batch)
+        self._log.close()
 
     def _read_all(self, reader: _Line) -> None:
         """A reader thread: batch after batch, until the None, which it leaves for the others."""
@@ -170,20 +194,21 @@ class SqliteEngine:
             self._loop.call_soon_threadsafe(batch.tell)
 
 
+def _at_once(waiting: queue.SimpleQueue[T | None]) -> Iterator[T]:
+    """Yield what waits, up to a None, which is left there."""
+    with suppress(queue.Empty):
+        while (one := waiting.get_nowait()) is not None:
+            yield one
+        waiting.put(None)
+
+
 def _waiting(orders: _Orders) -> Iterator[_Order[Any]]:
     """Yield what waits, within the bounds of one batch."""
     end = time.monotonic() + BATCH_S
-    for _ in range(BATCH_WORKS - 1):
+    for order in islice(_at_once(orders), BATCH_WORKS - 1):
+        yield order
         if time.monotonic() > end:
             return
-        try:
-            order = orders.get_nowait()
-        except queue.Empty:
-            return
-        if order is None:
-            orders.put(None)
-            return
-        yield order
 
 
 class _Order(Generic[T]):
@@ -240,10 +265,11 @@ _Orders: TypeAlias = "queue.SimpleQueue[_Order[Any] | None]"
 class _Batch:
     """The orders of one transaction. As a context manager: where it fails, all of them fail."""
 
-    __slots__ = ("orders",)
+    __slots__ = ("era", "orders")
 
-    def __init__(self, orders: list[_Order[Any]]) -> None:
+    def __init__(self, orders: list[_Order[Any]], era: int = 0) -> None:
         self.orders = orders
+        self.era = era
 
     def __enter__(self) -> None: ...
 
@@ -306,6 +332,8 @@ def _engine(path: Path, *pragmas: str) -> sa.Engine:
     @sa.event.listens_for(engine.pool, "connect")
     def connected(connection: Any, record: object) -> None:
         connection.isolation_level = None
+        if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+            raise sqlite3.OperationalError("the file system has no room for a write-ahead log")
         for pragma in (*pragmas, *_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
 
