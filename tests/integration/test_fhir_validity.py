@@ -54,6 +54,7 @@ from tests.unit.fhir_bridge.test_derived import ccda, mail
 from tests.unit.fhir_bridge.test_directory import MINIMAL, direct
 from tests.unit.fhir_bridge.test_hl7v2 import ADT
 from tests.unit.fhir_bridge.test_hl7v2 import mail as mail_of_parts
+from tests.unit.fhir_bridge.test_process_message import message as message_about
 from tests.unit.fhir_bridge.test_tnef import WINMAIL
 from tests.unit.fhir_bridge.test_tnef import mail as mail_of_winmail
 from tests.unit.fhir_bridge.test_xdm import mail as mail_of_package
@@ -82,7 +83,10 @@ async def test_everything_the_api_emits_is_valid(world: World) -> None:
 
     async def keep(response: httpx.Response) -> None:
         await response.aread()
-        if "json" in response.headers.get("content-type", ""):
+        kind = response.headers.get("content-type", "")
+        if kind.startswith("application/fhir+ndjson"):
+            emitted.extend(map(json.loads, response.text.splitlines()))
+        elif kind.startswith("application/fhir+json"):
             emitted.append(response.json())
 
     world.http.event_hooks["response"] = [keep]
@@ -90,6 +94,8 @@ async def test_everything_the_api_emits_is_valid(world: World) -> None:
     await receive(world)
     await send(world)
     await look_around(world)
+    await tell(world)
+    await export(world)
     await go_wrong(world)
     emitted += socket_bundles(emitted)
     emitted += await audit_events(world)
@@ -101,7 +107,8 @@ async def test_everything_the_api_emits_is_valid(world: World) -> None:
         "CareTeam", "Communication", "CommunicationRequest", "Device", "DocumentReference",
         "Endpoint", "Group", "HealthcareService", "List", "Media", "OperationDefinition",
         "OperationOutcome", "Organization", "Parameters", "Patient", "Practitioner",
-        "PractitionerRole", "Provenance", "SearchParameter", "Subscription", "Task",
+        "MessageHeader", "PractitionerRole", "Provenance", "SearchParameter", "Subscription",
+        "Task",
     }  # fmt: skip
     assert kinds >= TYPES.keys()
     known = [r4(r) for r in everything if r["resourceType"] not in ONLY_R4B]
@@ -270,6 +277,40 @@ async def look_around(world: World) -> None:
     binaries = (await world.http.get("/Communication?_count=200")).text
     binary = binaries.partition('"Binary/')[2][:36]
     await world.http.get(f"/Binary/{binary}", headers={"accept": "application/fhir+json"})
+
+
+async def tell(world: World) -> None:
+    """Post messages: one that is sent, one that reaches nobody, one that is not served."""
+    sender = {"reference": "urn:uuid:1b0c5a1e-1111-4e1e-8f4b-1c2d3e4f5a6b"}
+    anna = {"resourceType": "Practitioner", "telecom": [direct(ANNA)]}
+    bundle = message_about(
+        ("urn:uuid:2b0c5a1e-1111-4e1e-8f4b-1c2d3e4f5a6b", communication(sender=sender)),
+        (sender["reference"], anna),
+    )
+    bundle["entry"][0]["resource"]["focus"] = [{"reference": bundle["entry"][1]["fullUrl"]}]
+    await world.http.post("/$process-message", json=bundle)
+    world.outbox.codes = {BEN: ("refused", Reason.NOT_TRUSTED)}
+    for number, focus in enumerate(([bundle["entry"][1]["fullUrl"]], [])):
+        header = {**bundle["entry"][0]["resource"], "id": f"m-{number + 2}"}
+        header["focus"] = [{"reference": url} for url in focus] or [{"display": "nothing"}]
+        other = {**bundle, "entry": [{**bundle["entry"][0], "resource": header}]}
+        other["entry"] += bundle["entry"][1:]
+        other["identifier"] = {"system": "urn:ietf:rfc:3986", "value": f"urn:x:{number}"}
+        await world.http.post("/$process-message", json=other)
+    world.outbox.codes = {}
+
+
+async def export(world: World) -> None:
+    """Export everything, and what is gone."""
+    made = await world.http.post("/Patient", json={"resourceType": "Patient"})
+    await world.http.delete(f"/Patient/{made.json()['id']}")
+    asked = {"prefer": "respond-async"}
+    begun = await world.http.get("/$export?_since=2025-01-01", headers=asked)
+    world.now += timedelta(seconds=2)
+    manifest = (await world.http.get(begun.headers["content-location"])).json()
+    assert manifest["output"]
+    for file in (*manifest["output"], *manifest["deleted"]):
+        assert (await world.http.get(file["url"])).content
 
 
 async def go_wrong(world: World) -> None:
