@@ -28,15 +28,14 @@ from certs.ports import Clock, Database
 from fhir_bridge.clients import Client, find_client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import body_of, prefers
-from fhir_bridge.export_pages import Page, Place, deleted_page, holds, page_of
+from fhir_bridge.export_pages import Page, Place, deleted_page, holds, members_of, page_of
 from fhir_bridge.export_query import PATIENT, Wanted, pairs_of, read_wanted
 from fhir_bridge.export_rows import Export, add_export, find_export, forget_export
-from fhir_bridge.indexing import local_id
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.resource_api import identity_of
 from fhir_bridge.resources import load, require_type
-from fhir_bridge.store import read, stamp
+from fhir_bridge.store import stamp
 from fhir_bridge.terms import JSON
 from fhir_bridge.write_rules import not_found
 
@@ -217,14 +216,10 @@ def _tells_deletions(export: Export) -> bool:
 
 def _require_group(connection: sa.Connection, wanted: Wanted, client: Client) -> None:
     """Return where the Group that is asked for is there, and theirs to read."""
-    if wanted.within in (None, PATIENT):
-        return
-    # Clients ask for tokens of the types that they export; what they are registered for counts.
-    (find_client(connection, client.id) or client).require("Group", "r")
-    identity = local_id(str(wanted.within))
-    stored = read(connection, "Group", identity, client.owners) if identity else None
-    if stored is None or stored.deleted:
-        raise not_found()
+    if wanted.within is not None and wanted.within != PATIENT:
+        # Clients ask for tokens of the types that they export; what they are registered for counts.
+        (find_client(connection, client.id) or client).require("Group", "r")
+        members_of(connection, wanted.within, client.owners)
 
 
 async def _posted(request: Request) -> list[tuple[str, str]]:

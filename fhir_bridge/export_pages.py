@@ -20,19 +20,23 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from certs.errors import Reason
 from fhir_bridge.definitions import COMPARTMENT
 from fhir_bridge.export_query import PATIENT
 from fhir_bridge.export_rows import Export
 from fhir_bridge.groups import member_references
 from fhir_bridge.indexing import local_id
+from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.registry import ResourceType
 from fhir_bridge.store import read
 from fhir_bridge.tables import NEVER, fhir_index, fhir_resource, fhir_version
+from fhir_bridge.write_rules import not_found
 
-__all__ = ["Page", "Place", "deleted_page", "holds", "page_of"]
+__all__ = ["Page", "Place", "deleted_page", "holds", "members_of", "page_of"]
 
 ROWS: Final = 500
 CHARACTERS: Final = 1024 * 1024
+MEMBERS_MAX: Final = 10_000  # a statement names each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,25 @@ def holds(
     return bool(_keys(connection, export, kind, owners, None, deleted=deleted, count=1)[0])
 
 
+def members_of(connection: sa.Connection, group: str, owners: Collection[str]) -> list[UUID]:
+    """Return the patients that are active members of "Group/<id>" now.
+
+    Raises:
+        FhirError: RESOURCE_NOT_FOUND; RESOURCE_UNSUPPORTED, they are too many.
+    """
+    identity = local_id(group)
+    stored = read(connection, "Group", identity, owners) if identity else None
+    if stored is None or stored.deleted:
+        raise not_found()
+    members = (m.get("reference", "") for m in member_references(stored.resource()))
+    found = (local_id(literal) for literal in members if literal.startswith(f"{PATIENT}/"))
+    patients = list({identity for identity in found if identity is not None})
+    if len(patients) > MEMBERS_MAX:
+        text = f"A Group that is exported has at most {MEMBERS_MAX} patients."
+        raise FhirError(Reason.RESOURCE_UNSUPPORTED, [Issue("too-costly", text)])
+    return patients
+
+
 def _keys(
     connection: sa.Connection,
     export: Export,
@@ -140,21 +163,10 @@ def _asked(
     bound: dict[str, Any] = {"names": [parameter.name for parameter in names if parameter]}
     if within == PATIENT:
         return _statement("of-patients"), bound
-    patients = _members(connection, within, owners)
+    patients = members_of(connection, within, owners)
     if kind.name == PATIENT:
         return _statement("members"), {"patients": patients}
     return _statement("of-members"), {**bound, "patients": patients}
-
-
-def _members(connection: sa.Connection, group: str, owners: Collection[str]) -> list[UUID]:
-    """Return the patients that are active members of a Group now."""
-    identity = local_id(group)
-    stored = read(connection, "Group", identity, owners) if identity else None
-    if stored is None or stored.deleted:
-        return []
-    members = (m.get("reference", "") for m in member_references(stored.resource()))
-    found = (local_id(literal) for literal in members if literal.startswith(f"{PATIENT}/"))
-    return [identity for identity in found if identity is not None]
 
 
 def _bodies(

@@ -141,8 +141,8 @@ def _judged_by_model(resource: JSON, name: str) -> list[Issue]:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         return [_issue_of_model(name, p["loc"], p["type"], p["msg"]) for p in problems]
-    # fhir.md 1.3: what the models should have reported; TypeError: an object for a url.
-    except (KeyError, RecursionError, TypeError):
+    # fhir.md 1.3: what the models should have reported; an object, or true, for a url.
+    except (KeyError, RecursionError, TypeError, AttributeError):
         return [Issue("structure", "The resource could not be read.", name)]
     return list(_bindings(model, name))
 

@@ -181,6 +181,8 @@ def _asked(chance: random.Random, known: list[str]) -> _Asked:
         for name in chance.sample(HEADERS, chance.choice([0, 0, 0, 0, 1, 2]))
     ]
     headers = [(n, v) for n, v in headers if v.isascii() and v.isprintable()]
+    if "$export" in path and chance.random() < 0.8:
+        headers = [("prefer", "respond-async")]
     body = b""
     if method in ("POST", "PUT", "PATCH"):
         resource = chance.choice(_RESOURCES)(known)
@@ -201,6 +203,10 @@ def _belonging(
 ) -> str:
     """Return the path that takes `resource`, or nearly."""
     kind = str(resource.get("resourceType", "$graphql"))
+    if resource.get("type") == "message":
+        return "/$process-message"
+    if "resource" not in str(resource.get("parameter", "resource")):
+        return chance.choice(["/$export", "/Patient/$export", f"/Group/{known[-1]}/$export"])
     if kind in ("Bundle", "Parameters"):
         return "" if kind == "Bundle" else "/Communication/$send-direct"
     if method == "POST":
@@ -232,6 +238,11 @@ def _elsewhere(chance: random.Random, _: list[str]) -> str:
             "/_history",
             "/metadata",
             "/$graphql",
+            "/$export",
+            "/$export",
+            "/$export/x/Patient.ndjson",
+            "/Patient/$export",
+            "/$process-message",
             "/.well-known/x",
             "//",
             "/a/b/c/d/e",
@@ -352,6 +363,43 @@ def _bundle(known: list[str]) -> dict[str, Any]:
     return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
 
 
+def _message(_: list[str]) -> dict[str, Any]:
+    event = "https://direct-gateway.dev/fhir/CodeSystem/message-event"
+    header = {
+        "resourceType": "MessageHeader",
+        "id": "m",
+        "eventCoding": {"system": event, "code": "send-direct"},
+        "source": {"endpoint": "https://a.b"},
+        "focus": [{"reference": "urn:uuid:c"}],
+    }
+    payload = [
+        {"contentAttachment": {"url": "https://e.f/Binary/b", "title": "a"}},
+        {"contentReference": {"reference": "urn:uuid:d"}},
+    ]
+    letter = communication(payload=payload, recipient=[{"reference": "https://e.f/Practitioner/p"}])
+    ben = [{"system": "email", "value": "ben@direct.lakeview.example"}]
+    document = {"resourceType": "DocumentReference", "status": "current",
+                "content": [{"attachment": {"url": "https://e.f/Binary/b"}}],
+                "contained": [{"resourceType": "Patient", "id": "p"}],
+                "subject": {"reference": "#p"}}  # fmt: skip
+    entries = {
+        "urn:uuid:m": header,
+        "urn:uuid:c": letter,
+        "https://e.f/Practitioner/p": {"resourceType": "Practitioner", "telecom": ben},
+        "urn:uuid:d": document,
+        "https://e.f/Binary/b": {"resourceType": "Binary", "id": "b", "contentType": "text/plain",
+                                 "data": "YQ=="},
+    }  # fmt: skip
+    listed = [{"fullUrl": url, "resource": resource} for url, resource in entries.items()]
+    return {"resourceType": "Bundle", "type": "message", "entry": listed}
+
+
+def _export(_: list[str]) -> dict[str, Any]:
+    asked = {"_type": "Communication,Patient", "_since": "2026-01-01", "_outputFormat": "ndjson"}
+    parameters = [{"name": name, "valueString": value} for name, value in asked.items()]
+    return {"resourceType": "Parameters", "parameter": parameters}
+
+
 def _parameters(resource: dict[str, Any]) -> dict[str, Any]:
     parameter = [{"name": "resource", "resource": resource}]
     return {"resourceType": "Parameters", "parameter": parameter}
@@ -401,6 +449,9 @@ _RESOURCES: Final[tuple[Callable[[list[str]], dict[str, Any]], ...]] = (
     lambda _: {"query": "{ CommunicationList(_count: 1) { id } }", "variables": {}},
     _bundle,
     lambda known: {**_bundle(known), "type": "batch"},
+    _message,
+    _message,
+    _export,
 )
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -490,6 +491,23 @@ async def test_a_group_that_is_not_there_is_not_exported(world: World, identity:
     answer = await world.http.get(f"/Group/{identity}/$export", headers=ASYNC)
     assert answer.status_code == 404
     assert answer.json()["resourceType"] == "OperationOutcome"
+
+
+async def test_a_group_of_too_many_is_refused(world: World) -> None:
+    members = [{"entity": {"reference": f"Patient/{UUID(int=n)}"}} for n in range(1, 10_002)]
+    group = {"resourceType": "Group", "type": "person", "actual": True, "member": members}
+    identity = (await world.http.post("/Group", json=group)).json()["id"]
+    url = f"/Group/{identity}/$export"
+    answer = await world.http.get(url, headers=ASYNC)
+    assert (answer.status_code, answer.json()["issue"][0]["code"]) == (422, "too-costly")
+    fewer = {**group, "id": identity, "member": members[:-1]}
+    assert (await world.http.put(f"/Group/{identity}", json=fewer)).status_code == 200
+    found = await exported(world, url)
+    assert found.keys() == {"Group"}
+    status = await begin(world, url)
+    world.now += 2 * SECOND
+    assert (await world.http.delete(f"/Group/{identity}")).status_code == 204
+    assert (await world.http.get(status)).status_code == 404
 
 
 async def test_a_group_is_for_who_may_read_it(world: World) -> None:

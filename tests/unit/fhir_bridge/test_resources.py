@@ -109,6 +109,12 @@ def test_contained_that_is_no_list_of_resources_is_refused(contained: object) ->
     assert refused(communication(contained=contained))
 
 
+@pytest.mark.parametrize("url", [False, 5, {"a": 1}, ["text"]])
+def test_a_url_that_is_no_text_is_refused(url: object) -> None:
+    attachment = {"contentType": "text/plain", "url": url}
+    assert refused(communication(payload=[{"contentAttachment": attachment}]))
+
+
 def test_a_missing_element_is_required() -> None:
     assert refused(b'{"resourceType":"Communication"}') == [("required", "Communication.status")]
 
