@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from certs.errors import DirectError, Reason
@@ -74,6 +75,7 @@ def parse_address(text: str) -> DirectAddress:
     return DirectAddress(local_part, parse_domain(host))
 
 
+@lru_cache(maxsize=1024)  # of a busy site's mail, most is between the same few
 def parse_domain(text: str) -> str:
     """Return the health domain name in `text`, in lower case and without a final dot.
 

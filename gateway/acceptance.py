@@ -29,8 +29,8 @@ from certs.ports import Clock, Database
 from gateway import audit, domains, mdn, messages
 from gateway.answers import as_accepted
 from gateway.begun import Taker
-from gateway.header import HEADER_OCTETS, parse_header, read_header
-from gateway.message import Facts, facts_of
+from gateway.header import HEADER_OCTETS, Field, parse_header, read_header
+from gateway.message import Facts, facts_from
 from gateway.messages import Direction, Kind, NewMessage, Source
 from gateway.notification import kind_of
 from gateway.notify import Notify
@@ -187,9 +187,13 @@ class SmtpReception:
         if not isinstance(content, HeadKeepingSink):
             raise DirectError(Reason.INTERNAL, "the content is not in a sink of ours")
         now = self._clock()
-        _check_hops(content.head)
+        header = read_header(io.BytesIO(content.head))
+        fields = parse_header(header)
+        if sum(1 for field in fields if field.name == "received") > RECEIVED_LINES:
+            raise DirectError(Reason.MESSAGE_MALFORMED, "too many hops")
         if session.role is Role.EDGE:
-            new = await self._submitted(session, envelope, content, now)
+            facts = _facts_of_submission(header, fields)
+            new = await self._submitted(session, envelope, content, facts, now)
         else:
             new = await _relayed(session, envelope, content, now)
         accepted = await self._commit(session, new, now)
@@ -199,10 +203,14 @@ class SmtpReception:
         return accepted
 
     async def _submitted(
-        self, session: Session, envelope: Envelope, content: HeadKeepingSink, now: datetime
+        self,
+        session: Session,
+        envelope: Envelope,
+        content: HeadKeepingSink,
+        facts: Facts,
+        now: datetime,
     ) -> NewMessage:
         """Return a message of one of our users, its header judged."""
-        facts = _facts_of_submission(content.head)
         # AS-029: the receiving HISP refuses what we would let pass here. Whether the author is one
         # of the user's is otherwise seen to by the commit.
         if envelope.sender not in (facts.author, facts.sender):
@@ -327,21 +335,14 @@ def _local(connection: Connection, recipient: DirectAddress) -> tuple[bool, bool
     return known, known or domains.is_local_domain(connection, recipient.domain)
 
 
-def _facts_of_submission(head: bytes) -> Facts:
-    header = read_header(io.BytesIO(head))
+def _facts_of_submission(header: bytes, fields: Sequence[Field]) -> Facts:
     if not header.isascii():
         # AS-032: it needs SMTPUTF8, which Direct has not.
         raise DirectError(Reason.MESSAGE_MALFORMED, "the header is not ASCII")
-    facts = facts_of(io.BytesIO(header))
+    facts = facts_from(fields)
     if facts.message_id is not None and len(facts.message_id) > MESSAGE_ID_OCTETS:
         raise DirectError(Reason.MESSAGE_MALFORMED, "the Message-ID is too long")
     return facts
-
-
-def _check_hops(head: bytes) -> None:
-    fields = parse_header(read_header(io.BytesIO(head)))
-    if sum(1 for field in fields if field.name == "received") > RECEIVED_LINES:
-        raise DirectError(Reason.MESSAGE_MALFORMED, "too many hops")
 
 
 def first_job(kind: str, new: NewMessage, now: datetime) -> NewJob:

@@ -27,7 +27,7 @@ from gateway.canonical import copy_body
 from gateway.header import Field, media_type, parse_header, read_header, value_of
 from gateway.mailboxes import parse_mailboxes
 
-__all__ = ["Facts", "facts_of", "header_of", "outer_header", "prepare"]
+__all__ = ["Facts", "facts_from", "facts_of", "header_of", "outer_header", "prepare"]
 
 # R-013: what may be there once at most. Where it is there twice, readers disagree on which counts.
 _ONCE: Final = ("date", "reply-to", "mime-version", "content-transfer-encoding")
@@ -79,48 +79,15 @@ def facts_of(message: BinaryIO) -> Facts:
         DirectError: MESSAGE_MALFORMED; it has not exactly one author, doubles a field that may be
             there once, names a mailbox that is no Direct address, or is too long.
     """
-    return _facts(parse_header(header_of(message)))
+    return facts_from(parse_header(header_of(message)))
 
 
-def prepare(source: BinaryIO, out: BinaryIO, *, message_id: str, date: datetime) -> Facts:
-    """Write the submitted message `source` to `out` as canonical 7-bit MIME.
-
-    `message_id` (with angle brackets) and `date` go in where the submission has none. A body that
-    is canonical already is copied as it is.
+def facts_from(fields: Sequence[Field]) -> Facts:
+    """Return what these fields, a whole header, say.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED.
+        DirectError: MESSAGE_MALFORMED; as `facts_of`, but for the length.
     """
-    header = header_of(source)
-    body = source.tell()
-    if not header.isascii():
-        # AS-032: a submission with raw UTF-8 in its header needs SMTPUTF8, which Direct has not.
-        raise DirectError(Reason.MESSAGE_MALFORMED, "the header is not ASCII")
-    fields = parse_header(header)
-    dropped = _DROPPED
-    if not _message_ids(value_of(fields, "message-id")):
-        # AS-027: what stands there cannot be answered (T-18), and is as good as none.
-        dropped |= {"message-id"}
-    kept = [_canonical(field) for field in fields if field.name not in dropped]
-    added = _missing(kept, message_id, date)
-    fields = tuple(kept) + parse_header(added)
-    facts = _facts(fields)
-    source.seek(body)
-    copy_body(source, out, fields)
-    return facts
-
-
-def outer_header(facts: Facts, header: bytes) -> bytes:
-    """Return the header to go outside of the sealed message whose own is `header`.
-
-    The fields are byte for byte those inside, and end without the empty line.
-    """
-    fields = parse_header(header)
-    outer = b"".join(field.raw for field in fields if field.name in _OUTER)
-    return outer if value_of(fields, "mime-version") else b"MIME-Version: 1.0\r\n" + outer
-
-
-def _facts(fields: Sequence[Field]) -> Facts:
     authors = _mailboxes(fields, "from")
     if len(authors) != 1:
         # AS-029 and the binding of the signer need one author.
@@ -148,6 +115,44 @@ def _facts(fields: Sequence[Field]) -> Facts:
         notification_options=value_of(fields, "disposition-notification-options"),
         report_type=report or None if kind.name == "multipart/report" else None,
     )
+
+
+def prepare(source: BinaryIO, out: BinaryIO, *, message_id: str, date: datetime) -> Facts:
+    """Write the submitted message `source` to `out` as canonical 7-bit MIME.
+
+    `message_id` (with angle brackets) and `date` go in where the submission has none. A body that
+    is canonical already is copied as it is.
+
+    Raises:
+        DirectError: MESSAGE_MALFORMED.
+    """
+    header = header_of(source)
+    body = source.tell()
+    if not header.isascii():
+        # AS-032: a submission with raw UTF-8 in its header needs SMTPUTF8, which Direct has not.
+        raise DirectError(Reason.MESSAGE_MALFORMED, "the header is not ASCII")
+    fields = parse_header(header)
+    dropped = _DROPPED
+    if not _message_ids(value_of(fields, "message-id")):
+        # AS-027: what stands there cannot be answered (T-18), and is as good as none.
+        dropped |= {"message-id"}
+    kept = [_canonical(field) for field in fields if field.name not in dropped]
+    added = _missing(kept, message_id, date)
+    fields = tuple(kept) + parse_header(added)
+    facts = facts_from(fields)
+    source.seek(body)
+    copy_body(source, out, fields)
+    return facts
+
+
+def outer_header(facts: Facts, header: bytes) -> bytes:
+    """Return the header to go outside of the sealed message whose own is `header`.
+
+    The fields are byte for byte those inside, and end without the empty line.
+    """
+    fields = parse_header(header)
+    outer = b"".join(field.raw for field in fields if field.name in _OUTER)
+    return outer if value_of(fields, "mime-version") else b"MIME-Version: 1.0\r\n" + outer
 
 
 def _mailboxes(fields: Sequence[Field], name: str) -> tuple[DirectAddress, ...]:

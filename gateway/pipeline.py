@@ -118,7 +118,7 @@ class Pipeline:
         self._observer.decided("outgoing", [d.reason for d in decisions])
         later = [d for d in decisions if d.reason is not None and d.reason.retryable]
         failed = [d for d in decisions if d.reason is not None and not d.reason.retryable]
-        due = self._retry_at(job.attempts, task.message.received_at, now)
+        due = self._retry_at(job.attempts, task.message.received_at, now) if later else None
         if due is None:
             failed, later = [*failed, *map(expired, later)], []
 
@@ -175,8 +175,10 @@ class Pipeline:
                 judgement.require_one()
                 self._observer.decided("incoming", [d.reason for d in judgement.decisions.values()])
                 take = self._notice if is_notice(opened.facts) else self._delivery
-                due = self._retry_at(job.attempts, task.message.received_at, now)
-                if due is None or not judgement.unsettled:
+                due = None
+                if judgement.unsettled:
+                    due = self._retry_at(job.attempts, task.message.received_at, now)
+                if due is None:
                     return await take(task, opened, judgement, inner, now)  # (io)
                 taken = await take(task, opened, judgement.settled, inner, now)  # (io)
                 return _for_the_others(judgement, due, taken)

@@ -314,12 +314,15 @@ class SmtpClient:
         protocol.expect(1)  # a refusal in the midst of the content counts
         stuffer = DotStuffer()
         try:
+            last = b""  # goes together with the end
             while chunk := await _read(message, size):
-                protocol.write(stuffer.feed(line_ends.feed(chunk) if line_ends else chunk))
-                async with asyncio.timeout(self._timeouts.block_s):
-                    await protocol._drain_helper()
+                if last:
+                    protocol.write(last)
+                    async with asyncio.timeout(self._timeouts.block_s):
+                        await protocol._drain_helper()
+                last = stuffer.feed(line_ends.feed(chunk) if line_ends else chunk)
             rest = stuffer.feed(line_ends.finish()) if line_ends else b""
-            protocol.write(rest + stuffer.finish())
+            protocol.write(last + rest + stuffer.finish())
         except (aiosmtplib.SMTPServerDisconnected, ConnectionError):
             pass  # The server may have said why.
         return await protocol.read_response(timeout=self._timeouts.end_s)

@@ -25,6 +25,7 @@ SIZE_DIGITS: Final = 20
 ENVID_OCTETS: Final = 100
 ORCPT_OCTETS: Final = 500
 
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 # RFC5321 4.1.2. A quoted local part may hold "<", ">" and spaces.
 _PATH: Final = re.compile(r'<((?:"(?:[^"\\]|\\.)*"|[^"<> ])*)>')
 # RFC5321 C: a source route is accepted and ignored.
@@ -65,7 +66,7 @@ def parse_command(line: bytes) -> tuple[str, str]:
             # RFC6531 3.5: an address that needs SMTPUTF8, which Direct has no form for.
             raise CommandError(Reply(553, "5.6.7", "Direct addresses are ASCII"))
         raise CommandError(Reply(500, "5.5.2", "Commands are ASCII"))
-    if any(octet < 0x20 or octet == 0x7F for octet in line):
+    if _CONTROL.search(line):
         raise CommandError(Reply(500, "5.5.2", "Control character in command"))
     return verb.decode().upper(), argument.decode().strip(" ")
 

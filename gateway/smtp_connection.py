@@ -85,6 +85,7 @@ class SmtpConnection(SMTP):
         self._deadline_s = 0.0
         self._held: list[bytes] = []
         self._proxied: str | None = None
+        self._tls_told: str | None = None  # a connection has one handshake at most
         # aiosmtpd clears this, the class's own, in each constructor. What is enforced is decided
         # in `check_command`.
         self.command_size_limit = AUTH_LINE_OCTETS
@@ -131,11 +132,11 @@ class SmtpConnection(SMTP):
     def tls(self) -> str | None:
         """TLS version and cipher, or None in clear."""
         facts = self._tls_facts()
-        if facts is None:
-            return None
-        tunnel = cast(ssl.SSLObject, facts["ssl_object"])
-        cipher = tunnel.cipher()
-        return f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
+        if facts is not None and self._tls_told is None:
+            tunnel = cast(ssl.SSLObject, facts["ssl_object"])
+            cipher = tunnel.cipher()
+            self._tls_told = f"{tunnel.version()} {cipher[0] if cipher else ''}".rstrip()
+        return self._tls_told
 
     def _tls_facts(self) -> dict[str, Any] | None:
         return self.session.ssl if self.session is not None else None

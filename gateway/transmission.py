@@ -79,8 +79,8 @@ class Transmission:
                 size=job.payload["size"],
             )
         now = self._clock()
-        due = self._retry_at(job.attempts, task.message.received_at, now)
         later = [a for a in delivery.attempts if a.reason is not None and a.reason.retryable]
+        due = self._retry_at(job.attempts, task.message.received_at, now) if later else None
         changes = [
             _change(attempt, given_up=due is None)
             for attempt in delivery.attempts
