@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from fhir_bridge.definitions import TYPES
+from fhir_bridge.message_definition import messaging
 from fhir_bridge.operation_definitions import OPERATIONS, Operation, operations_of
 from fhir_bridge.registry import COMMON, Kind, ResourceType, SearchParameter
 from fhir_bridge.terms import JSON, Terms
@@ -49,7 +50,7 @@ def capability_statement(
         "fhirVersion": FHIR_VERSION,
         "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
         "patchFormat": ["application/json-patch+json"],
-        "messaging": [_messaging(base_url)],
+        "messaging": [messaging(base_url, terms)],
         "rest": [
             {
                 "mode": "server",
@@ -100,20 +101,6 @@ def _security(base_url: str) -> JSON:
         ],
         "description": "A bearer token (RFC 6750): SMART Backend Services, or one that the "
         "administrator issued.",
-    }
-
-
-def _messaging(base_url: str) -> JSON:
-    """Return what is said of messages; they come in over HTTP only, and are answered at once."""
-    protocol = "http://terminology.hl7.org/CodeSystem/message-transport"
-    return {
-        "endpoint": [
-            {
-                "protocol": {"system": protocol, "code": "http"},
-                "address": f"{base_url}/$process-message",
-            }
-        ],
-        "documentation": "The event send-direct, whose focus is a Communication: it is sent.",
     }
 
 

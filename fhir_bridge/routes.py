@@ -32,6 +32,7 @@ from fhir_bridge.export_api import ExportApi
 from fhir_bridge.gate import Gate
 from fhir_bridge.graphql_api import GraphqlApi
 from fhir_bridge.message_api import MessageApi
+from fhir_bridge.message_definition import message_definition
 from fhir_bridge.operation_definitions import (
     OPERATIONS,
     Operation,
@@ -95,6 +96,11 @@ class Routes:
             Route(
                 f"{BASE_PATH}/SearchParameter/{{name}}",
                 self.search_definition,
+                methods=["GET"],
+            ),
+            Route(
+                f"{BASE_PATH}/MessageDefinition/{{name}}",
+                self.message_definition,
                 methods=["GET"],
             ),
             Route(f"{BASE_PATH}/metadata", self.metadata, methods=["GET"]),
@@ -194,6 +200,13 @@ class Routes:
     async def search_definition(self, request: Request) -> Response:
         """Publish the definition of a search parameter of ours; to anybody."""
         found = search_parameter(request.path_params["name"], self.terms)
+        if found is None:
+            raise not_found()
+        return resource_response(found)
+
+    async def message_definition(self, request: Request) -> Response:
+        """Publish the definition of a message that is taken; to anybody."""
+        found = message_definition(request.path_params["name"], self.terms)
         if found is None:
             raise not_found()
         return resource_response(found)

@@ -107,8 +107,8 @@ async def test_everything_the_api_emits_is_valid(world: World) -> None:
         "CareTeam", "Communication", "CommunicationRequest", "Device", "DocumentReference",
         "Endpoint", "Group", "HealthcareService", "List", "Media", "OperationDefinition",
         "OperationOutcome", "Organization", "Parameters", "Patient", "Practitioner",
-        "MessageHeader", "PractitionerRole", "Provenance", "SearchParameter", "Subscription",
-        "Task",
+        "MessageDefinition", "MessageHeader", "PractitionerRole", "Provenance", "SearchParameter",
+        "Subscription", "Task",
     }  # fmt: skip
     assert kinds >= TYPES.keys()
     known = [r4(r) for r in everything if r["resourceType"] not in ONLY_R4B]
@@ -248,6 +248,7 @@ async def look_around(world: World) -> None:
     for kind, entries in (("batch", [entry, wrong]), ("transaction", [entry])):
         await world.http.post("", json={"resourceType": "Bundle", "type": kind, "entry": entries})
     await world.http.get("/metadata")
+    await world.http.get("/MessageDefinition/send-direct")
     for operation in OPERATIONS:
         await world.http.get(f"/OperationDefinition/{operation.name}")
     for path in (

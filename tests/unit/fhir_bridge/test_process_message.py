@@ -452,5 +452,12 @@ async def test_the_capability_statement_tells_of_messages(world: World) -> None:
     get_fhir_model_class("CapabilityStatement").model_validate(statement)
     [messaging] = statement["messaging"]
     assert messaging["endpoint"][0]["address"] == f"{BASE}/$process-message"
+    [supported] = messaging["supportedMessage"]
+    name = supported["definition"].rpartition("/")[2]
+    published = await world.http.get(f"/MessageDefinition/{name}", headers={"authorization": ""})
+    definition = published.json()
+    get_fhir_model_class("MessageDefinition").model_validate(definition)
+    assert (definition["url"], definition["eventCoding"]) == (supported["definition"], EVENT)
+    assert (await world.http.get("/MessageDefinition/nothing")).status_code == 404
     names = [operation["name"] for operation in statement["rest"][0]["operation"]]
     assert "process-message" in names
