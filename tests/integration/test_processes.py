@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import io
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dns.name
 import dns.zone
@@ -22,6 +23,8 @@ import httpx
 import pytest
 
 from certs.errors import DirectError
+from fhir_bridge.clients import add_client
+from fhir_bridge.terms import mailto_identifier
 from gateway import queue, smime
 from gateway.bench_load import Load, Sink, connect
 from gateway.bench_site import PEER, USER, BenchSite, make_site, zones
@@ -32,6 +35,7 @@ from gateway.domain_control import change_address
 from gateway.sandbox import free_port
 from gateway.tls import server_context
 from tests.integration.test_mt_cases import eventually
+from tests.unit.fhir_bridge.test_process_message import about
 
 MESSAGES: Final = 60
 CONNECTIONS: Final = 6
@@ -237,6 +241,46 @@ async def test_a_killed_process_is_replaced_and_what_it_had_begun_is_done(tmp_pa
         assert len(after) == 2
         assert len(before & after) == 1
         assert await served.stop() == 0
+
+
+async def test_a_message_goes_once_and_an_export_is_had_from_either_process(
+    tmp_path: Path,
+) -> None:
+    bundle = about(
+        sender={"identifier": mailto_identifier(str(USER))},
+        recipient=[{"identifier": mailto_identifier(str(PEER))}],
+    )
+    async with gateway(tmp_path) as served:
+        await served.start()
+        async with SqlDatabase.open(served.site.database_url) as database:
+            token = await database.write(lambda c: add_client(c, "app", [USER], utc_now()))
+        headers = {"authorization": f"Bearer {token}", "prefer": "respond-async"}
+
+        async def ask(method: str, path: str, **given: Any) -> httpx.Response:
+            """Ask whichever takes a new connection."""
+            url = f"http://127.0.0.1:{served.fhir}/fhir/R4/{path}"
+            async with httpx.AsyncClient(timeout=30) as client:
+                return await client.request(method, url, headers=headers, **given)
+
+        posts = (ask("POST", "$process-message", json=bundle) for _ in range(8))
+        answers = await asyncio.gather(*posts)
+        heads = {json.dumps(answer.json()["entry"][0]["resource"]) for answer in answers}
+        assert len(heads) == 1
+        await until_done(served)
+        assert len(served.sink.taken) == 1
+
+        begun = await ask("GET", "$export?_type=Communication")
+        path = f"$export/{begun.headers['content-location'].rpartition('/')[2]}"
+
+        async def done() -> bool:
+            return (await ask("GET", path)).status_code == 200
+
+        await eventually(done)
+        files = [await ask("GET", f"{path}/Communication.ndjson") for _ in range(6)]
+        assert {file.status_code for file in files} == {200}
+        assert len({file.content for file in files}) == 1
+        assert len(files[0].text.splitlines()) == 2  # the message, and the header of its thread
+        assert {(await ask("DELETE", path)).status_code for _ in range(4)} == {202, 404}
 
 
 async def test_a_change_is_in_force_in_every_process(tmp_path: Path) -> None:
