@@ -39,12 +39,13 @@ from fhir_bridge.store import stamp
 from fhir_bridge.terms import JSON
 from fhir_bridge.write_rules import not_found
 
-__all__ = ["ExportApi"]
+__all__ = ["SETTLED", "ExportApi"]
 
 NDJSON: Final = "application/fhir+ndjson"
 BODY_OCTETS_MAX: Final = 64 * 1024
-# What was begun before an export is committed by then; a file that is read earlier could lack it.
-SETTLED: Final = timedelta(seconds=2)
+# What has its time from before an export is committed by then, or has failed: a write waits for
+# five seconds at most. A file read earlier could lack it, and no later `_since` would bring it.
+SETTLED: Final = timedelta(seconds=6)
 _DELETED: Final = "deleted"
 _SUFFIX: Final = ".ndjson"
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}

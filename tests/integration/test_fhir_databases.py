@@ -14,6 +14,7 @@ import pytest
 from certs.ports import Database
 from fhir_bridge import matching
 from fhir_bridge.api import create_app
+from fhir_bridge.export_api import SETTLED
 from fhir_bridge.socket_news import bindable, news_of
 from fhir_bridge.socket_tokens import issue_token
 from tests.unit.fhir_bridge.conftest import (
@@ -172,7 +173,7 @@ async def test_an_export_is_as_it_was_at_its_beginning_whichever_process_answers
     changed = {"resourceType": "Patient", "id": made[1], "active": False}
     await world.http.put(f"/Patient/{made[1]}", json=changed)
     await world.http.delete(f"/Patient/{made[2]}")
-    world.now += timedelta(seconds=1)
+    world.now += SETTLED
     async with process_of(world.database, world.bodies, world.outbox, [world]) as other:
         other.headers.update(world.http.headers)
         for status, patients, types in (
@@ -189,7 +190,7 @@ async def test_an_export_is_as_it_was_at_its_beginning_whichever_process_answers
         since = "/$export?_type=Patient&_since=2026-01-02T12:00:00.500Z"
         later = await world.http.get(since, headers={"prefer": "respond-async"})
         status = later.headers["content-location"]
-        world.now += timedelta(seconds=2)
+        world.now += SETTLED
         [file] = (await other.get(status)).json()["deleted"]
         [entry] = json.loads((await other.get(file["url"])).text)["entry"]
         assert entry["request"]["url"] == f"Patient/{made[2]}"

@@ -25,6 +25,7 @@ from fhir_bridge.access import Access
 from fhir_bridge.audit_api import audit_event
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.delivery import RecipientState
+from fhir_bridge.export_api import SETTLED
 from fhir_bridge.hook_calls import Event
 from fhir_bridge.inbound import NoticeShown
 from fhir_bridge.operation_definitions import OPERATIONS
@@ -307,7 +308,7 @@ async def export(world: World) -> None:
     await world.http.delete(f"/Patient/{made.json()['id']}")
     asked = {"prefer": "respond-async"}
     begun = await world.http.get("/$export?_since=2025-01-01", headers=asked)
-    world.now += timedelta(seconds=2)
+    world.now += SETTLED
     manifest = (await world.http.get(begun.headers["content-location"])).json()
     assert manifest["output"]
     for file in (*manifest["output"], *manifest["deleted"]):

@@ -18,6 +18,7 @@ from certs.address import parse_address
 from certs.errors import DirectError, Reason
 from fhir_bridge.api import create_app
 from fhir_bridge.client_control import change_client, forget_mailbox, remove_client
+from fhir_bridge.export_api import SETTLED
 from fhir_bridge.tables import fhir_export
 from fhir_bridge.tidying import Tidying
 from gateway import audit
@@ -40,8 +41,8 @@ async def begin(world: World, url: str = "/$export", **given: Any) -> str:
 
 
 async def manifest(world: World, status: str, headers: dict[str, str] | None = None) -> Any:
-    """Return what an export came to, two seconds after it began or later."""
-    world.now += 2 * SECOND
+    """Return what an export came to, once it may be fetched."""
+    world.now += SETTLED
     answer = await world.http.get(status, headers=headers)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -112,7 +113,7 @@ async def test_an_export_goes_through_its_states(world: World) -> None:
     status = await begin(world, "/$export?_type=Patient,Practitioner")
     assert status.startswith(f"{BASE}/$export/")
     waiting = await world.http.get(status)
-    assert (waiting.status_code, waiting.headers["retry-after"]) == (202, "2")
+    assert (waiting.status_code, waiting.headers["retry-after"]) == (202, "6")
     assert waiting.headers["x-progress"]
     told = await manifest(world, status)
     assert told == {
@@ -242,7 +243,7 @@ async def test_a_download_ends_where_its_client_is_disabled(world: World) -> Non
         draft = communication(status="preparation", payload=[{"contentString": "x" * 100_000}])
         await world.http.post("/Communication", json=draft)
     status = await begin(world, "/$export?_type=Communication")
-    world.now += 2 * SECOND
+    world.now += SETTLED
 
     async def disable() -> None:
         await world.database.write(lambda c: change_client(c, "ehr", disabled=True))
@@ -325,7 +326,7 @@ async def test_an_answer_is_not_asked_to_be_fhir(world: World) -> None:
     answer = await world.http.get("/$export?_type=Patient", headers=asked)
     assert answer.status_code == 202
     status = answer.headers["content-location"]
-    world.now += 2 * SECOND
+    world.now += SETTLED
     for accept in ("application/json", "application/fhir+json", "*/*"):
         told = await world.http.get(status, headers={"accept": accept})
         assert told.json()["requiresAccessToken"] is True
@@ -341,7 +342,7 @@ async def test_another_client_neither_sees_nor_fetches_nor_deletes_it(world: Wor
     status = await begin(world, "/$export?_type=Patient")
     # Even of the same mailbox.
     other = await world.add_client("other", ANNA)
-    world.now += 2 * SECOND
+    world.now += SETTLED
     for method, url in (
         ("GET", status),
         ("DELETE", status),
@@ -407,7 +408,7 @@ async def test_the_kick_off_and_each_file_are_audited_before_they_are_answered(
     async with http:
         told = await http.get("/$export?_type=Patient&_since=2026-01-01", headers=ASYNC)
         status = told.headers["content-location"]
-        world.now += 2 * SECOND
+        world.now += SETTLED
         await http.get(status)  # asking how far it is is gathered, as reading is
         assert (await http.get(f"{status}/Patient.ndjson")).status_code == 200
         await http.delete(status)
@@ -505,7 +506,7 @@ async def test_a_group_of_too_many_is_refused(world: World) -> None:
     found = await exported(world, url)
     assert found.keys() == {"Group"}
     status = await begin(world, url)
-    world.now += 2 * SECOND
+    world.now += SETTLED
     assert (await world.http.delete(f"/Group/{identity}")).status_code == 204
     assert (await world.http.get(status)).status_code == 404
 
