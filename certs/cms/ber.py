@@ -89,9 +89,12 @@ def leading(content: bytes, count: int) -> list[Element]:
     found: list[Element] = []
     at, end = 0, len(content)
     while at < end and len(found) < count:
-        # Most headers are of two octets; a call for each would be a third of all the time here.
+        # Most headers are of two octets, and of recipients of four; a call for each would be a
+        # third of all the time here.
         tag, length, start = content[at], content[at + 1] if at + 1 < end else 0x80, at + 2
-        if length >= 0x80 or tag & 0x1F == 0x1F:
+        if length == 0x82 and tag & 0x1F != 0x1F and at + 4 <= end:
+            length, start = content[at + 2] << 8 | content[at + 3], at + 4
+        elif length >= 0x80 or tag & 0x1F == 0x1F:
             tag, long, start = _header(content, at)
             if long is None:
                 raise malformed("an indefinite length is where none can be")
