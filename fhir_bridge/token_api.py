@@ -77,7 +77,8 @@ class TokenApi:
                 "token_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
                 "scopes_supported": [
                     "system/*.cruds",
-                    "system/*.rs",
+                    "system/*.rs",  # what exports everything
+                    "system/*.read",
                     "system/Communication.cruds",
                     "system/Communication.rs",
                     "system/Communication.read",
