@@ -17,7 +17,7 @@ from typing import Any, Final
 from certs.errors import Reason
 from fhir_bridge.clients import Client
 from fhir_bridge.criteria import shown
-from fhir_bridge.definitions import COMPARTMENT
+from fhir_bridge.definitions import COMPARTMENT, TYPES
 from fhir_bridge.indexing import interval
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.system_search import searched_types
@@ -61,7 +61,9 @@ def read_wanted(
         for kind in reader.kinds:
             client.require(kind, "rs")
         return Wanted(tuple(reader.kinds), reader.since, within)
-    opened = tuple(kind for kind in reader.offered if client.scopes.allow(kind, "rs"))
+    # What is the client's own may hold its secrets (Subscription): it goes where it is named.
+    offered = (kind for kind in reader.offered if not TYPES[kind].of_client)
+    opened = tuple(kind for kind in offered if client.scopes.allow(kind, "rs"))
     if not opened:
         raise FhirError(Reason.ACCESS_FORBIDDEN, [Issue("forbidden", "No type is open here.")])
     return Wanted(opened, reader.since, within)

@@ -370,9 +370,26 @@ async def test_nothing_of_another_mailbox_is_exported(world: World) -> None:
     assert (await world.http.post("/Subscription", json=subscription)).status_code == 201
     zoe = await world.add_client("zoe", "zoe@direct.hillside.example")
     eve = await world.add_client("eve", "eve@direct.elsewhere.example")
+    both = "/$export?_type=Communication,Subscription"
     for theirs in (zoe, eve):
         assert await exported(world, headers=theirs) == {}
-    assert {"Communication", "Subscription"} <= (await exported(world)).keys()
+        assert await exported(world, both, headers=theirs) == {}
+    assert (await exported(world, both)).keys() == {"Communication", "Subscription"}
+
+
+async def test_secrets_of_subscriptions_are_exported_only_where_they_are_named(
+    world: World,
+) -> None:
+    secret = "of-the-bot"
+    subscription = {
+        "resourceType": "Subscription", "status": "requested", "reason": "x",
+        "criteria": "Communication?status=completed",
+        "channel": {"type": "rest-hook", "endpoint": "https://bot.example/hook",
+                    "header": [f"Authorization: Bearer {secret}"]},
+    }  # fmt: skip
+    assert (await world.http.post("/Subscription", json=subscription)).status_code == 201
+    assert secret not in str(await exported(world))
+    assert secret in str(await exported(world, "/$export?_type=Subscription"))
 
 
 async def test_a_type_needs_its_scope(world: World) -> None:
