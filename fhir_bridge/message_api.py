@@ -26,7 +26,8 @@ from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import body_of, resource_response
 from fhir_bridge.message_answer import answer_of, issues_of
-from fhir_bridge.message_bundle import Message, read_message, whole_communication
+from fhir_bridge.message_bundle import Message, read_message
+from fhir_bridge.message_focus import whole_communication
 from fhir_bridge.message_rows import Processed, add_processed, find_processed
 from fhir_bridge.outcome import FhirError, Issue, issue_of
 from fhir_bridge.resources import load

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fhir_bridge.message_bundle import EVENT
+from fhir_bridge.message_focus import EVENT
 from fhir_bridge.terms import JSON, Terms
 
 __all__ = ["message_definition", "messaging"]

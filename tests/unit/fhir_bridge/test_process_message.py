@@ -371,6 +371,7 @@ def without(bundle: dict[str, Any], *path: Any) -> dict[str, Any]:
         pytest.param(without(about(), "entry", 1, "resource", "resourceType"), id="no-type"),
         pytest.param({**about(), "identifier": 3}, id="identifier"),
         pytest.param(message(source={"endpoint": False}), id="no-url"),
+        pytest.param({**about(), "entry": [*about()["entry"], *about()["entry"]]}, id="url-twice"),
         pytest.param(communication(), id="not-a-bundle"),
         pytest.param({"resourceType": "Parameters"}, id="no-content"),
     ],
