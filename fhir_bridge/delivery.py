@@ -18,12 +18,14 @@ from typing import Final
 from certs.address import DirectAddress
 from certs.errors import Reason
 from fhir_bridge.outcome import public_text
-from fhir_bridge.terms import JSON, MAILTO, Terms, extension
+from fhir_bridge.terms import JSON, MAILTO, Terms, extension, mid_identifier
 from fhir_bridge.trust import instant
 
 __all__ = ["RecipientState", "address_of", "delivery_of", "with_delivery"]
 
-_GOOD: Final = "dispatched"
+_GOOD: Final = frozenset({"dispatched", "displayed", "deleted"})
+# A delivery that was complete may still fail (DN-013).
+_OURS: Final = frozenset({"in-progress", "on-hold", "completed"})
 _NOT_SENT: Final = "refused"  # decided on before anything left
 _BAD: Final = frozenset({"failed", _NOT_SENT})
 _HELD: Final = "held"
@@ -34,9 +36,10 @@ _HELD_TEXT: Final = "An administrator holds it back"
 class RecipientState:
     """How far one recipient's copy is.
 
-    `code` is queued, relayed, processed, dispatched, early, failed, refused where it never left, or
-    held where an administrator keeps it back. `status` is an enhanced status code (RFC3463), where
-    a peer gave one.
+    `code` is queued, relayed, processed, dispatched, early, failed, refused where it never left,
+    held where an administrator keeps it back, or, once nothing more is awaited, displayed or
+    deleted where the recipient's system told of that. `status` is an enhanced status code
+    (RFC3463), where a peer gave one. `notice` is the Message-ID of the MDN or DSN that says so.
     """
 
     address: DirectAddress
@@ -44,6 +47,7 @@ class RecipientState:
     time: datetime
     reason: Reason | None = None
     status: str | None = None
+    notice: str | None = None
 
 
 def with_delivery(communication: JSON, states: Sequence[RecipientState], *, terms: Terms) -> JSON:
@@ -58,7 +62,7 @@ def with_delivery(communication: JSON, states: Sequence[RecipientState], *, term
         for recipient in communication.get("recipient", ())
     ]
     changed: JSON = {**communication, "recipient": recipients}
-    if communication.get("status") not in ("in-progress", "on-hold"):
+    if communication.get("status") not in _OURS:
         return changed
     wants_dispatched = any(
         item.get("url") == terms.extension("wants-dispatched") and item.get("valueBoolean")
@@ -100,6 +104,8 @@ def _with_state(recipient: JSON, state: RecipientState | None, terms: Terms) -> 
         parts.append(("text", {"valueString": public_text(state.reason)}))
     if state.status is not None:
         parts.append(("status", {"valueString": state.status}))
+    if state.notice is not None:
+        parts.append(("mdn", {"valueUri": mid_identifier(state.notice)["value"]}))
     kept = [item for item in recipient.get("extension", ()) if item.get("url") != url]
     return {**recipient, "extension": [*kept, extension(url, parts)]}
 
@@ -107,7 +113,7 @@ def _with_state(recipient: JSON, state: RecipientState | None, terms: Terms) -> 
 def _summed_up(communication: JSON, wants_dispatched: bool, terms: Terms) -> JSON:
     deliveries = [delivery_of(recipient, terms) for recipient in communication["recipient"]]
     codes = [delivery.get("code", "queued") for delivery in deliveries]
-    good = {_GOOD} if wants_dispatched else {_GOOD, "processed"}
+    good = _GOOD if wants_dispatched else _GOOD | {"processed"}
     if _HELD in codes:
         because = _because(_HELD, _HELD_TEXT, terms)
         return {**communication, "status": "on-hold", "statusReason": because}
@@ -116,10 +122,13 @@ def _summed_up(communication: JSON, wants_dispatched: bool, terms: Terms) -> JSO
     if not all(code in good or code in _BAD for code in codes):
         return {**communication, "status": "in-progress"}
     if all(code in good for code in codes):
+        if communication["status"] == "completed":  # what came since tells of no other arrival
+            return communication
         # FHIR instants compare as text only within one format: ours are all in UTC.
         received = max(delivery["time"] for delivery in deliveries)
         return {**communication, "status": "completed", "received": received}
     # fhir.md 3.5: not-done where nothing left, stopped where something did.
+    communication = {k: v for k, v in communication.items() if k != "received"}
     status = "not-done" if all(code == _NOT_SENT for code in codes) else "stopped"
     reason = next(d.get("reason") for d in deliveries if d.get("code") in _BAD)
     found = Reason.of(reason or Reason.INTERNAL.code)

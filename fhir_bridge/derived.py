@@ -31,6 +31,7 @@ _SYSTEMS: Final = {
 }
 # A message is at its end, so that "processed" is all that comes of a recipient.
 _ENDED: Final = frozenset({"completed", "stopped"})
+_DELIVERED: Final = frozenset({"dispatched", "displayed", "deleted"})
 # fhir.md 3.1: as the Endpoint example of FHIR names C-CDA.
 _FORMATS: Final = "urn:oid:1.3.6.1.4.1.19376.1.2.3"
 _TRANSMITTER: Final = {
@@ -191,7 +192,7 @@ def delivery_tasks(communication: Mapping[str, Any], *, terms: Terms) -> dict[UU
 def _task_status(code: str, communication: Mapping[str, Any]) -> str:
     if code in ("failed", "refused"):
         return "failed"
-    if code == "dispatched" or (code == "processed" and communication["status"] in _ENDED):
+    if code in _DELIVERED or (code == "processed" and communication["status"] in _ENDED):
         return "completed"
     return {"queued": "requested", "held": "on-hold"}.get(code, "in-progress")
 

@@ -16,10 +16,11 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from gateway import messages
-from gateway.messages import Message, MessageState, NewMessage, Recipient
+from gateway.messages import Message, MessageState, NewMessage
 from gateway.notify import USUAL_WISH
 from gateway.outcomes import Task
 from gateway.queue import NewJob
+from gateway.recipients import Recipient
 from gateway.results import Next
 
 __all__ = ["Answers", "as_accepted"]

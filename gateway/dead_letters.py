@@ -18,10 +18,10 @@ from sqlalchemy import Connection
 from certs.address import parse_address
 from certs.errors import Reason
 from gateway import messages, progress, queue
-from gateway.messages import Recipient
 from gateway.progress import Change
 from gateway.queue import Job, NewJob
 from gateway.queue_control import GIVE_UP
+from gateway.recipients import Recipient, recipients_of, set_recipient
 from gateway.tracking import Event, State
 
 __all__ = ["abandon"]
@@ -45,7 +45,7 @@ def _give_up_relay(connection: Connection, job: Job, now: datetime) -> None:
         payload = {**job.payload, GIVE_UP: True}
         queue.put(connection, NewJob(job.kind, payload, now, job.destination), now)
         return
-    messages.set_recipient(
+    set_recipient(
         connection,
         UUID(job.payload["message"]),
         parse_address(job.payload["recipient"]),
@@ -61,7 +61,7 @@ def _fail(connection: Connection, job: Job, now: datetime) -> None:
     message = messages.get(connection, UUID(job.payload["message"]))
     if message is None:
         return
-    waiting = _waiting(messages.recipients_of(connection, message.id), job.payload.get("body"))
+    waiting = _waiting(recipients_of(connection, message.id), job.payload.get("body"))
     changes = [Change(r.address, Event.GAVE_UP, Reason.INTERNAL, _detail(job)) for r in waiting]
     progress.advance(connection, message, changes, now=now)
 

@@ -28,12 +28,13 @@ from gateway.header import read_header
 from gateway.inbox import Arrival, Inbox, store
 from gateway.mdn import Disposition
 from gateway.message import facts_of
-from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
+from gateway.messages import Kind, Message, MessageState, NewMessage
 from gateway.notices import Notices
 from gateway.notify import Notify
 from gateway.outcomes import Task, load, must_go_on, send
 from gateway.ports import Attempt, BodyStore, Delivery, RetryAt, Sender
 from gateway.queue import Job
+from gateway.recipients import Recipient, set_recipient
 from gateway.results import Done, Result, Retry
 from gateway.status import REPLIES, Reply
 from gateway.tracking import State
@@ -156,7 +157,7 @@ class EdgeDelivery:
 
         def record(connection: Connection) -> None:
             timeline.add_attempts(connection, task.message.id, delivery, now)
-            messages.set_recipient(
+            set_recipient(
                 connection,
                 task.message.id,
                 mailbox,

@@ -22,6 +22,7 @@ from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
 from gateway import messages
 from gateway.messages import Direction, Kind, Message
+from gateway.recipients import recipients_of
 from gateway.sandbox import Hisp, Sandbox
 from gateway.timeline import timeline
 
@@ -253,7 +254,7 @@ def _secured(hisp: Hisp, message: Message) -> Step:
 
 async def _relayed(hisp: Hisp, message: Message) -> Step:
     [recipient], events = await hisp.listening.database.read(
-        lambda c: (messages.recipients_of(c, message.id), timeline(c, message.id))
+        lambda c: (recipients_of(c, message.id), timeline(c, message.id))
     )
     attempts = (e.detail for e in events if e.what == "delivery-attempted")
     return Step(
@@ -280,9 +281,7 @@ def _opened(hisp: Hisp, message: Message) -> Step:
 
 
 async def _notified(sender: Hisp, receiver: Hisp, message: Message) -> Step:
-    [recipient] = await sender.listening.database.read(
-        lambda c: messages.recipients_of(c, message.id)
-    )
+    [recipient] = await sender.listening.database.read(lambda c: recipients_of(c, message.id))
     return Step(
         receiver.name,
         "returns a signed and encrypted MDN, which the sender matches to its message",

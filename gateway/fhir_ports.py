@@ -27,6 +27,7 @@ from gateway.acceptance import NO_PEERS, USUAL, first_job, must_fit
 from gateway.messages import Direction, NewMessage, Source
 from gateway.peers import Peers
 from gateway.ports import BodySink, BodyStore, StoredBody
+from gateway.recipients import recipients_of
 from gateway.tracking import Windows
 
 __all__ = ["FhirBodies", "FhirOutbox"]
@@ -141,5 +142,5 @@ def _ours(body: Body) -> StoredBody:
 def _decided(connection: Connection, message: UUID) -> bool:
     return all(
         row.state != "queued" or row.body_key is not None or row.reason is not None
-        for row in messages.recipients_of(connection, message)
+        for row in recipients_of(connection, message)
     )

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from gateway.messages import Recipient
 from gateway.queue import JobState
+from gateway.recipients import Recipient
 from gateway.tables import job
 from gateway.tracking import State
 

@@ -26,13 +26,14 @@ from fhir_bridge import records
 from fhir_bridge.inbound import InboundView, NoticeShown, view
 from fhir_bridge.terms import InboundStatus, Terms
 from fhir_bridge.trust import Trust as TrustShown
-from gateway import audit, messages, queue
+from gateway import audit, queue
 from gateway.judgement import Opened
 from gateway.locks import lock
 from gateway.messages import Direction, MessageState
 from gateway.places import Place
 from gateway.ports import StoredBody
 from gateway.queue import NewJob
+from gateway.recipients import set_recipient
 from gateway.tables import body, message, recipient
 from gateway.tracking import State
 from trust_bundles.decision import Verdict
@@ -159,7 +160,7 @@ def store(connection: sa.Connection, entry: Entry, now: datetime) -> None:
         state = _put(connection, arrival, mailbox, entry.view, now, copy=False)
         for each in entry.copies:
             _put(connection, arrival, each.mailbox, each.view, now, copy=True)
-    messages.set_recipient(connection, arrival.message, mailbox, state=state.value, now=now)
+    set_recipient(connection, arrival.message, mailbox, state=state.value, now=now)
 
 
 def _put(

@@ -25,6 +25,7 @@ __all__ = [
     "FINAL_DESTINATION",
     "Disposition",
     "Mdn",
+    "Seen",
     "answer_to",
     "build",
     "parse",
@@ -43,6 +44,16 @@ class Disposition(Enum):
     FAILED = "failed"
 
 
+class Seen(Enum):
+    """What a recipient did with a message that was delivered (RFC8098 3.2.6.2).
+
+    Direct demands no such notice, and we send none; some mail programs do.
+    """
+
+    DISPLAYED = "displayed"
+    DELETED = "deleted"
+
+
 # What peers write, and what it means to us. Who displays or deletes a message has processed it.
 _DISPOSITIONS: Final[Mapping[str, Disposition]] = {
     "processed": Disposition.PROCESSED,
@@ -54,6 +65,7 @@ _DISPOSITIONS: Final[Mapping[str, Disposition]] = {
     "denied": Disposition.FAILED,
     "error": Disposition.FAILED,
 }
+_SEEN: Final = {each.value: each for each in Seen}
 _NEGATIVE_MODIFIERS: Final = frozenset({"error", "failed", "failure"})
 
 _SUBJECTS: Final[Mapping[Disposition, str]] = {
@@ -76,6 +88,7 @@ class Mdn:
     final_recipient: DirectAddress | None
     original_message_id: str | None
     final_destination: bool
+    seen: Seen | None = None
 
 
 def wants_dispatched(notification_options: str | None) -> bool:
@@ -166,17 +179,20 @@ def parse(message: BinaryIO) -> Mdn:
     fields: dict[str, str] = {}
     for group in read_report(message, "message/disposition-notification").groups:
         fields = {**group, **fields}
+    disposition, seen = _dispositions(fields.get("disposition", ""))
     return Mdn(
-        disposition=_disposition(fields.get("disposition", "")),
+        disposition=disposition,
         final_recipient=address_of(fields.get("final-recipient")),
         original_message_id=fields.get("original-message-id") or None,
         final_destination=FINAL_DESTINATION.lower() in fields,
+        seen=seen,
     )
 
 
-def _disposition(value: str) -> Disposition | None:
+def _dispositions(value: str) -> tuple[Disposition | None, Seen | None]:
     # RFC8098 3.2.6: action-mode "/" sending-mode ";" type ["/" modifier *("," modifier)]
     kind, _, modifiers = value.rpartition(";")[2].partition("/")
     if _NEGATIVE_MODIFIERS & {word.strip().lower() for word in modifiers.split(",")}:
-        return Disposition.FAILED
-    return _DISPOSITIONS.get(kind.strip().lower())
+        return Disposition.FAILED, None
+    word = kind.strip().lower()
+    return _DISPOSITIONS.get(word), _SEEN.get(word)

@@ -19,7 +19,7 @@ from certs.errors import Reason
 from gateway import audit, spool
 from gateway.begun import put_all
 from gateway.locks import lock
-from gateway.notify import USUAL_WISH, Wish, stored_wish, wish_of
+from gateway.notify import USUAL_WISH, Wish, stored_wish
 from gateway.ports import StoredBody
 from gateway.queue import Job, NewJob
 from gateway.tables import message, recipient
@@ -30,17 +30,18 @@ __all__ = [
     "Message",
     "MessageState",
     "NewMessage",
-    "Recipient",
     "Source",
     "accept",
     "find_sent",
     "get",
-    "late_recipients",
+    "kept_id",
     "list_messages",
-    "recipients_of",
     "set_outcome",
-    "set_recipient",
 ]
+
+
+# The column's width: the longest line that a Message-ID can be in (RFC5322 2.1.1).
+_MESSAGE_ID_CHARACTERS: Final = 998
 
 
 class Direction(Enum):
@@ -128,26 +129,6 @@ class Message:
     finished_at: datetime | None
     parent: UUID | None
     envelope_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """One recipient of a message. `state` is a `gateway.tracking.State` value or "refused"."""
-
-    message_id: UUID
-    ordinal: int
-    address: DirectAddress
-    state: str
-    reason: Reason | None
-    detail: str | None
-    status: str | None
-    body_key: str | None
-    updated_at: datetime
-    relayed_at: datetime | None
-    processed_at: datetime | None
-    dispatched_at: datetime | None
-    due_at: datetime | None
-    wish: Wish = USUAL_WISH
 
 
 def accept(
@@ -249,19 +230,6 @@ def list_messages(
     return [_message(row) for row in connection.execute(query)]
 
 
-def recipients_of(connection: sa.Connection, message_id: UUID) -> Sequence[Recipient]:
-    """Return the recipients of a message, in the order of its envelope."""
-    rows = connection.execute(_RECIPIENTS, {"the_id": message_id})
-    return [_recipient(row) for row in rows]
-
-
-def late_recipients(connection: sa.Connection, *, now: datetime, limit: int) -> Sequence[Recipient]:
-    """Return recipients whose `due_at` has come, longest due first."""
-    is_due = recipient.c.due_at <= now
-    query = sa.select(*_RECIPIENT).where(is_due).order_by(recipient.c.due_at).limit(limit)
-    return [_recipient(row) for row in connection.execute(query)]
-
-
 def set_outcome(
     connection: sa.Connection,
     message_id: UUID,
@@ -300,44 +268,10 @@ def set_outcome(
     connection.execute(_CHANGE, {"the_id": message_id, "state": state.value, **values})
 
 
-def set_recipient(
-    connection: sa.Connection,
-    message_id: UUID,
-    address: DirectAddress,
-    *,
-    state: str,
-    now: datetime,
-    was: str | None = None,
-    reason: Reason | None = None,
-    detail: str | None = None,
-    status: str | None = None,
-    final: bool = False,
-    sealed: StoredBody | None = None,
-) -> bool:
-    """Move one recipient to `state` and say whether it was there to be moved.
-
-    With `was`, only from that state: of two that compete, one succeeds. A `final` state is never
-    late; until then the time of its acceptance counts (DN-017). `sealed` is what goes out for
-    this recipient, by a row that was recorded before.
-    """
-    values: dict[str, object] = {
-        "the_id": message_id,
-        "the_key": address.key,
-        "state": state,
-        "reason": reason and reason.code,
-        "detail": detail,
-        "status": status,
-        "updated_at": now,
-    }
-    if final:
-        values["due_at"] = None
-    if state in _STAMPED:
-        values[f"{state}_at"] = now
-    if sealed is not None:
-        values["body_key"] = sealed.key
-    if was is None:
-        return connection.execute(_MOVE, values).rowcount == 1
-    return connection.execute(_MOVE_FROM, {**values, "the_state": was}).rowcount == 1
+def kept_id(message_id: str | None) -> str | None:
+    """Return a Message-ID as it is kept: a peer's may be of any length, and is not cut."""
+    fits = message_id is not None and len(message_id) <= _MESSAGE_ID_CHARACTERS
+    return message_id if fits else None
 
 
 def _message(row: sa.Row[Any]) -> Message:
@@ -352,14 +286,6 @@ def _message(row: sa.Row[Any]) -> Message:
     return Message(**values)
 
 
-def _recipient(row: sa.Row[Any]) -> Recipient:
-    values = dict(row._mapping)
-    values["address"] = parse_address(row.address)
-    values["reason"] = row.reason and Reason.of(row.reason)
-    values["wish"] = wish_of(values.pop("notify"), values.pop("original_recipient"))
-    return Recipient(**values)
-
-
 def _address(text: str | None) -> DirectAddress | None:
     return parse_address(text) if text is not None else None
 
@@ -368,18 +294,11 @@ def _text(address: DirectAddress | None) -> str | None:
     return str(address) if address is not None else None
 
 
-_STAMPED: Final = frozenset({"relayed", "processed", "dispatched"})
 _MESSAGE: Final = tuple(message.c)
-_RECIPIENT: Final = tuple(column for column in recipient.c if column.name != "address_key")
 _ADD_MESSAGE: Final = message.insert()
 _ADD_RECIPIENTS: Final = recipient.insert()
 _BY_DEDUPE_KEY: Final = sa.select(message.c.id).where(message.c.dedupe_key == sa.bindparam("key"))
 _CHANGE: Final = message.update().where(message.c.id == sa.bindparam("the_id"))
-_MOVE: Final = recipient.update().where(
-    recipient.c.message_id == sa.bindparam("the_id"),
-    recipient.c.address_key == sa.bindparam("the_key"),
-)
-_MOVE_FROM: Final = _MOVE.where(recipient.c.state == sa.bindparam("the_state"))
 _BY_ID: Final = sa.select(*_MESSAGE).where(message.c.id == sa.bindparam("the_id"))
 _SENT: Final = (
     sa.select(*_MESSAGE)
@@ -389,9 +308,4 @@ _SENT: Final = (
         message.c.direction == Direction.OUTGOING.value,
         message.c.kind == Kind.MESSAGE.value,
     )
-)
-_RECIPIENTS: Final = (
-    sa.select(*_RECIPIENT)
-    .order_by(recipient.c.ordinal)
-    .where(recipient.c.message_id == sa.bindparam("the_id"))
 )

@@ -11,7 +11,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO, Final
 from uuid import UUID
@@ -23,8 +23,9 @@ from certs.errors import Reason
 from gateway import dsn, mdn, messages, progress, tracking
 from gateway.mdn import Disposition
 from gateway.message import Facts
-from gateway.messages import Kind, Message, Recipient
+from gateway.messages import Kind, Message
 from gateway.progress import Change
+from gateway.recipients import Recipient, recipients_of
 from gateway.tracking import Event, State
 
 __all__ = ["Notice", "kind_of", "learn", "read_notice"]
@@ -53,6 +54,7 @@ def read_notice(message: BinaryIO, facts: Facts) -> Notice:
         DirectError: MESSAGE_MALFORMED; it is not the report that its header promises.
     """
     message.seek(0)
+    name = messages.kept_id(facts.message_id)
     if kind_of(facts) is Kind.DSN:
         report = dsn.parse(message)
         changes = tuple(
@@ -62,6 +64,7 @@ def read_notice(message: BinaryIO, facts: Facts) -> Notice:
                 Reason.BACKBONE_REFUSED,
                 "the recipient's HISP reported a failure",
                 each.status,
+                notice=name,
             )
             for each in report.recipients
             if each.failed and each.recipient is not None
@@ -71,7 +74,8 @@ def read_notice(message: BinaryIO, facts: Facts) -> Notice:
     notice = mdn.parse(message)
     changes = ()
     if notice.final_recipient is not None and notice.disposition is not None:
-        changes = (_change(notice.final_recipient, notice.disposition),)
+        change = _change(notice.final_recipient, notice.disposition)
+        changes = (replace(change, notice=name, seen=notice.seen),)
     about = _bracketed(notice.original_message_id)
     return Notice(Kind.MDN, facts.author, about, changes, notice.final_destination)
 
@@ -91,7 +95,7 @@ def learn(
     if notice.original_message_id is None:
         return None, ()
     sent = [
-        _Sent(message, {r.address: r for r in messages.recipients_of(connection, message.id)})
+        _Sent(message, {r.address: r for r in recipients_of(connection, message.id)})
         for message in messages.find_sent(connection, notice.original_message_id, told)
     ]
     if not sent:

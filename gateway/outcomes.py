@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -19,11 +19,12 @@ from certs.issuers import sha256_of
 from certs.ports import Database
 from gateway import audit, capabilities, mdn, messages, progress, spool
 from gateway.judgement import Judgement, Opened
-from gateway.messages import Kind, Message, MessageState, NewMessage, Recipient
+from gateway.messages import Kind, Message, MessageState, NewMessage
 from gateway.ports import StoredBody
 from gateway.progress import Change
 from gateway.queue import Job, NewJob
 from gateway.queue_control import GIVE_UP
+from gateway.recipients import Recipient, recipients_of, set_recipient
 from gateway.tracking import Event, State
 from gateway.unsealed import Algorithms
 from trust_bundles.decision import Decision, Verdict
@@ -46,9 +47,6 @@ __all__ = [
     "undecided",
     "without_key",
 ]
-
-# The column's width: the longest line that a Message-ID can be in (RFC5322 2.1.1).
-_MESSAGE_ID_CHARACTERS: Final = 998
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def load(connection: Connection, job: Job) -> Task:
     message = messages.get(connection, identifier)
     if message is None:
         raise DirectError(Reason.INTERNAL, f"no message {identifier}")
-    return Task(message, tuple(messages.recipients_of(connection, identifier)))
+    return Task(message, tuple(recipients_of(connection, identifier)))
 
 
 async def task_of(database: Database, job: Job) -> Task:
@@ -138,7 +136,7 @@ def send_on(
     for copy in copies:
         spool.record(connection, copy.body, now)
         for decision in copy.recipients:
-            messages.set_recipient(
+            set_recipient(
                 connection,
                 message.id,
                 decision.address,
@@ -182,7 +180,7 @@ def put_off(
 ) -> None:
     """Note why these recipients wait; they stay queued, and their window runs (R-006)."""
     for decision in decisions:
-        messages.set_recipient(
+        set_recipient(
             connection,
             message.id,
             decision.address,
@@ -239,7 +237,7 @@ def take_in(
         content=content if task.message.content_key is None else None,
         kind=kind,
         author=facts.author,
-        message_id_header=_stored(facts.message_id),
+        message_id_header=messages.kept_id(facts.message_id),
         wants_dispatched=mdn.wants_dispatched(facts.notification_options),
         parent=parent,
     )
@@ -248,7 +246,7 @@ def take_in(
         if signer is not None and one.certificate == signer.certificate:
             capabilities.remember(connection, facts.author, one.capabilities, now)
     for address, decision in judgement.decisions.items():
-        messages.set_recipient(
+        set_recipient(
             connection,
             task.message.id,
             address,
@@ -287,7 +285,7 @@ def refuse(
     Recipients that have it already, from an earlier try, keep it.
     """
     for address in task.waiting:
-        messages.set_recipient(
+        set_recipient(
             connection,
             task.message.id,
             address,
@@ -305,7 +303,7 @@ def refuse(
             reason=error.reason,
             detail=error.detail,
             author=opened.facts.author if opened else None,
-            message_id_header=_stored(opened.facts.message_id) if opened else None,
+            message_id_header=messages.kept_id(opened.facts.message_id) if opened else None,
             evidence=evidence_of(opened, judgement) if opened else None,
         )
     audit.record(
@@ -355,12 +353,6 @@ def without_key(decision: Decision) -> Decision:
 def expired(decision: Decision) -> Decision:
     """Return `decision` made final: it could not be decided in all the time there was."""
     return replace(decision, reason=Reason.DELIVERY_EXPIRED)
-
-
-def _stored(message_id: str | None) -> str | None:
-    """Return the Message-ID as it is kept: a peer's may be of any length, and is not cut."""
-    fits = message_id is not None and len(message_id) <= _MESSAGE_ID_CHARACTERS
-    return message_id if fits else None
 
 
 def _encrypted_to(verdict: Verdict, algorithms: Algorithms) -> dict[str, str | None]:

@@ -27,9 +27,11 @@ from fhir_bridge.delivery import RecipientState
 from gateway import audit, messages, queue, tracking
 from gateway.dsn import Action
 from gateway.held import held
-from gateway.messages import Kind, Message, MessageState, Recipient, Source
+from gateway.mdn import Seen
+from gateway.messages import Kind, Message, MessageState, Source
 from gateway.notify import Notify
 from gateway.queue import NewJob
+from gateway.recipients import Recipient, recipients_of, set_recipient, set_seen
 from gateway.status import REPLIES
 from gateway.tracking import Event, State
 
@@ -42,7 +44,10 @@ _SUBJECT_CHARACTERS: Final = 320
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to one recipient. `status` is an enhanced code, `text` the peer's own words."""
+    """What happened to one recipient. `status` is an enhanced code, `text` the peer's own words.
+
+    `notice` is the Message-ID of the notification that says so, and `seen` what else it says.
+    """
 
     address: DirectAddress
     event: Event
@@ -50,6 +55,8 @@ class Change:
     detail: str | None = None
     status: str | None = None
     text: str | None = None
+    notice: str | None = None
+    seen: Seen | None = None
 
 
 def advance(
@@ -65,17 +72,20 @@ def advance(
     # Of two outcomes that are told at once, over two connections, the second is to see the first;
     # and neither may hold a recipient's row while it waits for its turn in the audit chain.
     audit.take_turn(connection)
-    by_address = {r.address: r for r in messages.recipients_of(connection, message.id)}
+    by_address = {r.address: r for r in recipients_of(connection, message.id)}
     applied = tuple(
         change
         for change in changes
         if change.address in by_address
         and _move(connection, message, by_address[change.address], change, now)
     )
+    seen = [change for change in changes if _see(connection, message, change, now)]
     if applied:
-        rows = messages.recipients_of(connection, message.id)
+        rows = recipients_of(connection, message.id)
         _tell_author(connection, message, applied, rows, now)
         _announce(connection, message, rows, now)
+    elif seen:
+        _show(connection, message, now)
     return applied
 
 
@@ -93,7 +103,7 @@ def _move(
 ) -> bool:
     before = State(recipient.state)
     after = tracking.advance(before, change.event, wants_dispatched=message.wants_dispatched)
-    moved = after is not None and messages.set_recipient(
+    moved = after is not None and set_recipient(
         connection,
         message.id,
         recipient.address,
@@ -103,6 +113,7 @@ def _move(
         reason=change.reason,
         detail=change.detail,
         status=change.status,
+        notice=change.notice,
         final=_is_final(message, after),
     )
     audit.record(
@@ -118,36 +129,64 @@ def _move(
     return moved
 
 
+def _see(connection: Connection, message: Message, change: Change, now: datetime) -> bool:
+    """Record what the recipient did with it, which completes nothing and contradicts nothing."""
+    if change.seen is None or not set_seen(
+        connection, message.id, change.address, change.seen, notice=change.notice, now=now
+    ):
+        return False
+    audit.record(
+        connection,
+        now=now,
+        actor="agent",
+        action=f"mdn-{change.seen.value}",
+        subject=subject_of(message.id, change.address.key),
+        outcome=change.seen.value,
+    )
+    return True
+
+
 def announce(connection: Connection, message: Message, now: datetime) -> None:
     """Show the recipients' states on the sender's resource; finish what is complete."""
-    _announce(connection, message, messages.recipients_of(connection, message.id), now)
+    _announce(connection, message, recipients_of(connection, message.id), now)
 
 
 def _announce(
     connection: Connection, message: Message, rows: Sequence[Recipient], now: datetime
 ) -> None:
-    if message.source is Source.FHIR:
-        states = partial(_shown, connection, message.id)
-        records.delivery_changed(connection, message=message.id, states=states, now=now)
+    _show(connection, message, now)
     if all(_is_final(message, State(row.state)) for row in rows):
         messages.set_outcome(connection, message.id, state=MessageState.FINISHED, now=now)
 
 
-def _shown(connection: Connection, message: UUID) -> list[RecipientState]:
-    rows = messages.recipients_of(connection, message)
-    kept_back = held(connection, message, rows)
-    return [_state(row, row in kept_back) for row in rows]
+def _show(connection: Connection, message: Message, now: datetime) -> None:
+    if message.source is Source.FHIR:
+        states = partial(_shown, connection, message)
+        records.delivery_changed(connection, message=message.id, states=states, now=now)
 
 
-def _state(row: Recipient, is_held: bool) -> RecipientState:
-    never_left = row.state == State.FAILED.value and row.body_key is None
-    return RecipientState(
-        address=row.address,
-        code="held" if is_held else "refused" if never_left else row.state,
-        time=row.updated_at,
-        reason=row.reason,
-        status=row.status,
-    )
+def _shown(connection: Connection, message: Message) -> list[RecipientState]:
+    rows = recipients_of(connection, message.id)
+    kept_back = held(connection, message.id, rows)
+    return [
+        RecipientState(
+            address=row.address,
+            code="held" if row in kept_back else _code(message, row),
+            time=row.updated_at,
+            reason=row.reason,
+            status=row.status,
+            notice=row.notice,
+        )
+        for row in rows
+    ]
+
+
+def _code(message: Message, row: Recipient) -> str:
+    state = State(row.state)
+    if state is State.FAILED:
+        return "refused" if row.body_key is None else row.state
+    # Who awaits a dispatched notice is not told of less in its place.
+    return row.seen.value if row.seen and _is_final(message, state) else row.state
 
 
 def _is_final(message: Message, state: State) -> bool:

@@ -32,6 +32,7 @@ from gateway.judgement import check_for_each, open_message, signer_evidence
 from gateway.messages import Direction, Message
 from gateway.policies import DomainPolicies
 from gateway.ports import BodyStore, Envelope
+from gateway.recipients import recipients_of
 from gateway.scratch import scratch
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import decide
@@ -170,7 +171,7 @@ class _Gatherer:
         return await asyncio.gather(*map(one, found))
 
     async def questions(self, message: Message) -> Sequence[_Question]:
-        recipients = await self.database.read(lambda c: messages.recipients_of(c, message.id))
+        recipients = await self.database.read(lambda c: recipients_of(c, message.id))
         addresses = tuple(recipient.address for recipient in recipients)
         if message.direction is Direction.OUTGOING:
             return await self._outgoing(message, addresses)

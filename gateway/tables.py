@@ -153,6 +153,8 @@ recipient: Final = sa.Table(
     sa.Column("processed_at", UtcDateTime),
     sa.Column("dispatched_at", UtcDateTime),
     sa.Column("due_at", UtcDateTime),  # when it is late
+    sa.Column("notice", _MESSAGE_ID),  # Message-ID of the MDN or DSN that this rests on
+    sa.Column("seen", _WORD),  # displayed or deleted, where the recipient's system tells of it
     # RFC3461 4.1 and 4.2: of what a DSN is wanted (NULL: of failures), and the address in it
     sa.Column("notify", _WORD),
     sa.Column("original_recipient", sa.String(500)),

@@ -23,12 +23,13 @@ from sqlalchemy import Connection
 from certs.errors import DirectError, Reason
 from certs.ports import Clock, Database
 from gateway import messages, progress, timeline
-from gateway.messages import Message, Recipient
+from gateway.messages import Message
 from gateway.observer import Observer
 from gateway.outcomes import Sealed, Task, must_go_on, task_of
 from gateway.ports import Attempt, BodyStore, RetryAt, Sender
 from gateway.progress import Change
 from gateway.queue import Job, NewJob
+from gateway.recipients import Recipient, late_recipients
 from gateway.results import Done, Next, Result, Retry
 from gateway.tracking import Event, State
 
@@ -126,7 +127,7 @@ class Transmission:
         """
         now = self._clock()
         late = await self._database.read(
-            lambda c: messages.late_recipients(c, now=now, limit=LATE_AT_A_TIME)
+            lambda c: late_recipients(c, now=now, limit=LATE_AT_A_TIME)
         )
         failures = []
         # One report tells of all recipients of a message that are late (DN-020).

@@ -28,7 +28,8 @@ from gateway.cli.common import (
     text,
     write_json,
 )
-from gateway.messages import Direction, Message, MessageState, Recipient
+from gateway.messages import Direction, Message, MessageState
+from gateway.recipients import Recipient, recipients_of
 
 __all__ = ["messages"]
 
@@ -79,7 +80,7 @@ def show_message(
         message, recipients, events = await site.database.read(
             lambda c: (
                 store.get(c, wanted),
-                store.recipients_of(c, wanted),
+                recipients_of(c, wanted),
                 timeline.timeline(c, wanted),
             )
         )

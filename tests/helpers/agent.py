@@ -33,8 +33,8 @@ from gateway.database import SqlDatabase
 from gateway.edge_delivery import EdgeDelivery
 from gateway.fhir_ports import FhirBodies, FhirOutbox
 from gateway.inbox import Inbox
-from gateway.mdn import Disposition
-from gateway.messages import Direction, Kind, Message, NewMessage, Recipient, Source
+from gateway.mdn import Disposition, Seen
+from gateway.messages import Direction, Kind, Message, NewMessage, Source
 from gateway.metrics import Metrics
 from gateway.notices import Notices
 from gateway.notify import Wish
@@ -42,6 +42,7 @@ from gateway.peers import Peers as KnownPeers
 from gateway.pipeline import Pipeline
 from gateway.ports import Attempt, Delivery, Envelope, Role, Session
 from gateway.queue import Job
+from gateway.recipients import Recipient, recipients_of
 from gateway.results import Done, Failed, Result, Retry
 from gateway.retry import next_attempt
 from gateway.sealer import Sealer
@@ -343,7 +344,7 @@ class Agent:
 
     async def rows(self, identifier: UUID) -> dict[DirectAddress, Recipient]:
         """The recipients of a message, by address."""
-        rows = await self.database.read(partial(messages.recipients_of, message_id=identifier))
+        rows = await self.database.read(partial(recipients_of, message_id=identifier))
         return {row.address: row for row in rows}
 
     async def states(self, identifier: UUID) -> dict[DirectAddress, str]:
@@ -399,7 +400,7 @@ class Agent:
 
     async def mdn(
         self,
-        disposition: Disposition,
+        disposition: Disposition | Seen,
         about: str,
         *,
         speaker: DirectAddress = CHEN,

@@ -17,6 +17,7 @@ from gateway.clock import utc_now
 from gateway.database import SqlDatabase
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message
+from gateway.recipients import recipients_of
 from gateway.tables import audit_event, message
 from tests.helpers.neighbours import NOBODY, PEER, USER, Neighbours
 
@@ -122,7 +123,7 @@ def _unfinished(connection: sa.Connection, this: Round) -> str | None:
 
 def _not_ended(connection: sa.Connection, sent: Message) -> str | None:
     failures = 0
-    for recipient in messages.recipients_of(connection, sent.id):
+    for recipient in recipients_of(connection, sent.id):
         address = recipient.address.key
         if recipient.state != ENDS[address]:
             return f"{address} is {recipient.state}"

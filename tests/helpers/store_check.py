@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from gateway import audit, messages, queue
 from gateway.messages import Message, MessageState
 from gateway.queue import Job
+from gateway.recipients import Recipient, recipients_of
 from tests.helpers.accepting import Store, clock
 
 __all__ = ["accepted_in", "check"]
@@ -60,8 +61,8 @@ async def _check_message(store: Store, message: Message, sha256: str | None) -> 
     assert sorted(event.action for event in events) == ["message-accepted", "message-finished"]
 
 
-def _recipients(connection: sa.Connection, message_id: UUID) -> list[messages.Recipient]:
-    return list(messages.recipients_of(connection, message_id))
+def _recipients(connection: sa.Connection, message_id: UUID) -> list[Recipient]:
+    return list(recipients_of(connection, message_id))
 
 
 async def _work_off(store: Store) -> None:

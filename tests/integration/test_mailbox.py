@@ -14,6 +14,7 @@ from gateway import messages, queue
 from gateway.config import Mailbox
 from gateway.host_port import HostPort
 from gateway.messages import Direction, Kind, Message
+from gateway.recipients import recipients_of
 from gateway.sample_ccda import continuity_of_care_document
 from gateway.sandbox import Hisp, open_sandbox
 from gateway.tls_policy import Demand
@@ -71,9 +72,7 @@ async def sent_by(hisp: Hisp) -> Message:
 async def state_at(hisp: Hisp) -> str:
     """How far the sender knows the message to be."""
     message = await sent_by(hisp)
-    [recipient] = await hisp.listening.database.read(
-        lambda c: messages.recipients_of(c, message.id)
-    )
+    [recipient] = await hisp.listening.database.read(lambda c: recipients_of(c, message.id))
     return recipient.state
 
 

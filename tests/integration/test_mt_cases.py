@@ -34,6 +34,7 @@ from gateway.exchange import Fhir
 from gateway.host_port import HostPort
 from gateway.mdn import Disposition
 from gateway.messages import Direction, Kind, Message, Source
+from gateway.recipients import recipients_of
 from gateway.sandbox import Hisp, Sandbox, open_sandbox
 from gateway.spool import SpoolBodies
 from gateway.tls_policy import Demand
@@ -210,7 +211,7 @@ async def test_mt39_mt40_dispatched_only_where_it_was_asked_for(
                     recipient.state
                     for message in messages.list_messages(c, limit=10)
                     if message.kind is Kind.MESSAGE
-                    for recipient in messages.recipients_of(c, message.id)
+                    for recipient in recipients_of(c, message.id)
                 ]
             )
             wanted = "dispatched" if notices == 2 else "processed"

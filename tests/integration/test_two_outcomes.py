@@ -33,6 +33,7 @@ from gateway import messages, progress, queue
 from gateway.database import SqlDatabase
 from gateway.messages import MessageState
 from gateway.progress import Change
+from gateway.recipients import recipients_of
 from gateway.results import Done
 from gateway.tracking import Event
 from tests.helpers.agent import CHEN, GP, NURSE, RIVERA, Agent, mail, open_agent, peer_ca
@@ -218,7 +219,7 @@ async def test_who_shows_the_states_shows_the_latest(url: str, tmp_path: Path) -
 
         def show(connection: sa.Connection) -> None:
             def states() -> list[RecipientState]:
-                rows = messages.recipients_of(connection, message)
+                rows = recipients_of(connection, message)
                 if not reads:
                     apart_in_thread(url, told(message, Change(CHEN, Event.RELAYED)))
                 reads.append(len(rows))

@@ -632,6 +632,8 @@ def upgrade() -> None:
         sa.Column("processed_at", sa.BigInteger(), nullable=True),
         sa.Column("dispatched_at", sa.BigInteger(), nullable=True),
         sa.Column("due_at", sa.BigInteger(), nullable=True),
+        sa.Column("notice", sa.String(length=998), nullable=True),
+        sa.Column("seen", sa.String(length=32), nullable=True),
         sa.Column("notify", sa.String(length=32), nullable=True),
         sa.Column("original_recipient", sa.String(length=500), nullable=True),
         sa.ForeignKeyConstraint(

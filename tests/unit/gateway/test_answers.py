@@ -11,6 +11,7 @@ from gateway.answers import Answers, as_accepted
 from gateway.messages import Direction, Kind, NewMessage, Source
 from gateway.notify import Notify, Wish
 from gateway.outcomes import Task
+from gateway.recipients import recipients_of
 from tests.helpers.agent import CHEN, DESK, RIVERA, Agent
 from tests.helpers.pki import NOW
 
@@ -47,7 +48,7 @@ async def test_what_is_known_of_a_message_is_what_is_stored_of_it(agent: Agent) 
         messages.accept(connection, new, [], NOW)
         message = messages.get(connection, new.id)
         assert message is not None
-        return Task(message, tuple(messages.recipients_of(connection, new.id)))
+        return Task(message, tuple(recipients_of(connection, new.id)))
 
     assert as_accepted(new, NOW) == await agent.database.write(stored)
 

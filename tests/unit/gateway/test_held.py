@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 
-from certs.address import DirectAddress
-from certs.ids import new_id
-from fhir_bridge.delivery import address_of, delivery_of
-from fhir_bridge.ports import Submission
-from fhir_bridge.store import insert
-from fhir_bridge.terms import Terms, mailto_identifier
 from gateway import queue_control
 from tests.helpers.agent import CHEN, GP, NURSE, RIVERA, Agent, mail
+from tests.helpers.fhir_sender import TERMS, codes, sent, shown, tasks
 from tests.helpers.pki import NOW
-
-TERMS = Terms()
-
-
-async def sent(agent: Agent, *recipients: DirectAddress) -> UUID:
-    """Submit a message by FHIR, beside its resource."""
-    sink = agent.fhir_bodies.sink()
-    sink.write(mail(RIVERA, *recipients))
-    content = await sink.finish()
-    resource = {
-        "resourceType": "Communication",
-        "status": "in-progress",
-        "recipient": [{"identifier": mailto_identifier(str(each))} for each in recipients],
-        "payload": [{"contentString": "x"}],
-    }
-
-    def record(connection: sa.Connection, message: UUID) -> None:
-        insert(
-            connection,
-            resource,
-            identity=new_id(NOW),
-            owner=RIVERA.key,
-            now=NOW,
-            terms=TERMS,
-            message=message,
-        )
-
-    submission = Submission(RIVERA, recipients, content, "<1@hillside.example>", False)
-    return await agent.outbox.submit(submission, record)
-
-
-async def shown(agent: Agent) -> dict[str, Any]:
-    [resource] = await agent.resources("Communication", RIVERA)
-    return resource
-
-
-async def codes(agent: Agent) -> dict[str | None, str]:
-    recipients = (await shown(agent))["recipient"]
-    return {address_of(each): delivery_of(each, TERMS)["code"] for each in recipients}
-
-
-async def tasks(agent: Agent) -> list[str]:
-    found = await agent.resources("Task", RIVERA)
-    return sorted(task["status"] for task in found)
 
 
 async def job_to(agent: Agent, destination: str) -> UUID:

@@ -20,6 +20,7 @@ from gateway.database import SqlDatabase
 from gateway.messages import Direction, Kind, Message, MessageState, NewMessage, Source
 from gateway.ports import Attempt, Delivery, StoredBody
 from gateway.queue import NewJob
+from gateway.recipients import Recipient, late_recipients, recipients_of, set_recipient
 from gateway.timeline import add_attempts, timeline
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -63,8 +64,8 @@ async def get(database: SqlDatabase, message_id: UUID) -> Message:
     return found
 
 
-async def recipients(database: SqlDatabase, message_id: UUID) -> Sequence[messages.Recipient]:
-    return await database.read(lambda c: messages.recipients_of(c, message_id))
+async def recipients(database: SqlDatabase, message_id: UUID) -> Sequence[Recipient]:
+    return await database.read(lambda c: recipients_of(c, message_id))
 
 
 async def test_an_accepted_message_is_there_whole(database: SqlDatabase) -> None:
@@ -254,7 +255,7 @@ async def test_a_recipient_moves_and_its_times_are_stamped(database: SqlDatabase
     for n, state in enumerate(("relayed", "processed", "dispatched"), start=1):
         moved = await database.write(
             partial(
-                messages.set_recipient,
+                set_recipient,
                 message_id=new.id,
                 address=SMITH,
                 state=state,
@@ -281,7 +282,7 @@ async def test_of_two_that_move_a_recipient_from_one_state_one_succeeds(
     moved = [
         await database.write(
             partial(
-                messages.set_recipient,
+                set_recipient,
                 message_id=new.id,
                 address=SMITH,
                 state=state,
@@ -300,7 +301,7 @@ async def test_a_foreign_recipient_is_not_moved(database: SqlDatabase) -> None:
     new = outgoing(SMITH)
     await accept(database, new)
     assert not await database.write(
-        lambda c: messages.set_recipient(c, new.id, BROWN, state="processed", now=NOW)
+        lambda c: set_recipient(c, new.id, BROWN, state="processed", now=NOW)
     )
 
 
@@ -309,7 +310,7 @@ async def test_recipients_that_are_late_are_found_in_order(database: SqlDatabase
         await accept(database, replace(outgoing(address), due_at=due_at))
 
     async def late(now: datetime) -> list[DirectAddress]:
-        found = await database.read(lambda c: messages.late_recipients(c, now=now, limit=9))
+        found = await database.read(lambda c: late_recipients(c, now=now, limit=9))
         return [recipient.address for recipient in found]
 
     assert await late(minutes(58)) == []
@@ -323,9 +324,7 @@ async def test_a_sealed_body_is_named_by_its_recipient(database: SqlDatabase) ->
     sealed = body(b"sealed")
     with pytest.raises(DirectError):  # its row is not there
         await database.write(
-            lambda c: messages.set_recipient(
-                c, new.id, SMITH, state="queued", now=NOW, sealed=sealed
-            )
+            lambda c: set_recipient(c, new.id, SMITH, state="queued", now=NOW, sealed=sealed)
         )
 
 
@@ -357,7 +356,7 @@ async def test_the_timeline_tells_all_that_happened_in_order(database: SqlDataba
     ):
         await database.write(
             partial(
-                messages.set_recipient,
+                set_recipient,
                 message_id=new.id,
                 address=address,
                 state=state,

@@ -20,6 +20,7 @@ from gateway import audit, messages, spool, tables
 from gateway.database import SqlDatabase
 from gateway.messages import Direction, MessageState, NewMessage, Source
 from gateway.ports import StoredBody
+from gateway.recipients import set_recipient
 from gateway.retention import Forgotten, Retention, forget
 from gateway.spool import INLINE_OCTETS, SpoolBodies
 
@@ -66,7 +67,7 @@ async def finished(
     def store(connection: sa.Connection) -> None:
         messages.accept(connection, new, [], NOW)
         spool.record(connection, sealed, NOW)
-        messages.set_recipient(connection, new.id, SMITH, state="relayed", now=NOW, sealed=sealed)
+        set_recipient(connection, new.id, SMITH, state="relayed", now=NOW, sealed=sealed)
         state = MessageState.FINISHED if at else MessageState.PROCESSING
         messages.set_outcome(connection, new.id, state=state, now=at or NOW, content=content)
 

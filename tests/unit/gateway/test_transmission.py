@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
-from gateway import audit, messages, progress, queue_control
+from gateway import audit, progress, queue_control
 from gateway.database import SqlDatabase
 from gateway.mdn import Disposition
 from gateway.messages import MessageState
 from gateway.progress import Change
+from gateway.recipients import recipients_of
 from gateway.results import Retry
 from gateway.timeline import timeline
 from gateway.tracking import Event
@@ -289,7 +290,7 @@ class Poisoned:
     async def write(self, work: Callable[[sa.Connection], T]) -> T:
         def poisoned(connection: sa.Connection) -> T:
             done = work(connection)
-            rows = messages.recipients_of(connection, self._poison)
+            rows = recipients_of(connection, self._poison)
             if self.broken or any(row.state == "failed" for row in rows):
                 connection.exec_driver_sql("SELECT * FROM no_such_table")
             return done
