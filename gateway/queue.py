@@ -265,9 +265,10 @@ def break_leases(connection: sa.Connection, now: datetime, holder: bytes = b"") 
         "least": UUID(bytes=holder.ljust(16, b"\x00")),
         "most": UUID(bytes=holder.ljust(16, b"\xff")),
     }
-    for row in connection.execute(_SUSPECTS, {"few": _INNOCENT, **theirs}).all():
+    suspects = connection.execute(_SUSPECTS, {"few": _INNOCENT, **theirs}).all()
+    for number, row in enumerate(suspects):
         wait = _SUSPECT_WAIT * 2 ** min(row.errors - _INNOCENT, 5)
-        due_at = now + wait * (1 + row.id.int % 97 / 97)
+        due_at = now + wait * (1 + number / len(suspects))
         connection.execute(_POSTPONE, {"the_id": row.id, "due_at": due_at})
     return connection.execute(_FREE, theirs).rowcount
 
