@@ -18,8 +18,9 @@ from certs.errors import DirectError, Reason
 from certs.issuers import sha256_of
 from certs.ports import Database
 from gateway import audit, capabilities, mdn, messages, progress, spool
+from gateway.held import is_any_paused
 from gateway.judgement import Judgement, Opened
-from gateway.messages import Kind, Message, MessageState, NewMessage
+from gateway.messages import Kind, Message, MessageState, NewMessage, Source
 from gateway.ports import StoredBody
 from gateway.progress import Change
 from gateway.queue import Job, NewJob
@@ -169,6 +170,8 @@ def send_on(
                 },
             },
         )
+    if message.source is Source.FHIR and is_any_paused(connection, [c.domain for c in copies]):
+        progress.announce(connection, message, now)
 
 
 def put_off(

@@ -33,7 +33,11 @@ __all__ = [
     "release",
     "resume",
     "retry_now",
+    "show_some",
 ]
+
+# A transaction of so many is over in a tenth of a second.
+SHOWN_AT_A_TIME: Final = 50
 
 # The name in the payload by which a handler is told to try no more: it records the failure and
 # tells the sender, as it does when its patience has ended.
@@ -146,6 +150,21 @@ def resume(connection: sa.Connection, destination: str) -> None:
         raise DirectError(Reason.RESOURCE_NOT_FOUND, f"{destination} is not paused")
 
 
+def show_some(
+    connection: sa.Connection, destination: str, after: UUID, now: datetime
+) -> UUID | None:
+    """Let those who wait for `destination` see whether it is paused.
+
+    Return where to go on after, or None where those were all: what waits may be much.
+    """
+    waiting = connection.execute(_WAITING, {"destination": destination, "after": after}).all()
+    for identity in {UUID(row.payload["message"]) for row in waiting}:
+        message = messages.get(connection, identity)
+        if message is not None:
+            progress.announce(connection, message, now)
+    return waiting[-1].id if len(waiting) == SHOWN_AT_A_TIME else None
+
+
 def paused(connection: sa.Connection) -> Sequence[str]:
     """Return the domains to which nothing is delivered now."""
     query = sa.select(paused_destination.c.destination).order_by("destination")
@@ -180,3 +199,15 @@ def _existing(connection: sa.Connection, job_id: UUID) -> Job:
     if job is None:
         raise DirectError(Reason.RESOURCE_NOT_FOUND, f"no job {job_id}")
     return job
+
+
+_WAITING: Final = (
+    sa.select(jobs.c.id, jobs.c.payload)
+    .where(
+        jobs.c.kind == "deliver",
+        jobs.c.destination == sa.bindparam("destination"),
+        jobs.c.id > sa.bindparam("after"),
+    )
+    .order_by(jobs.c.id)
+    .limit(SHOWN_AT_A_TIME)
+)

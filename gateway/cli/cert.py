@@ -252,7 +252,7 @@ def export(
         made.append(write_pkcs12(bundle, password=password, name=own.subject))
         return Change({"for": own.subject, "sha256": own.sha256, "file": out}, old=own.sha256)
 
-    def write(_: Site) -> None:  # no key is out that the audit trail does not tell of
+    async def write(_: Site) -> None:  # no key is out that the audit trail does not tell of
         write_out(out, made[0], secret=True)
 
     change(config, "private-key-exported", sha256, take, after=write, as_json=as_json)

@@ -146,7 +146,7 @@ def rewrap(
         count += rewrap_ca(site.config.gateway.data, old_keks=keks, new_kek=keks[-1])
         return Change({"keys": count, "rotated": rotate})
 
-    def adopted(site: Site) -> None:
+    async def adopted(site: Site) -> None:
         if rotate:
             adopt_next_kek(site.config)
 

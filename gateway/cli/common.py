@@ -138,7 +138,7 @@ def change(
     work: Callable[[Connection, Site], Change],
     *,
     before: Callable[[Site], Awaitable[None]] | None = None,
-    after: Callable[[Site], None] = lambda _: None,
+    after: Callable[[Site], Awaitable[None]] | None = None,
     as_json: bool,
 ) -> None:
     """Change the site in one transaction, with its audit event, and show what came of it.
@@ -163,7 +163,8 @@ def change(
                 lambda c: site.audit(c, action, subject, new=code, outcome="refused")
             )
             raise
-        after(site)
+        if after is not None:
+            await after(site)
         return done
 
     show(on_site(path, main).shown, as_json=as_json)

@@ -5,6 +5,8 @@ Talks to the database.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -133,7 +135,7 @@ def pause(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Start no more deliveries to a domain.
+    """Start no more deliveries to a domain; its senders by FHIR see that they are held.
 
     Example: direct-gateway queue pause direct.example.net
     """
@@ -143,7 +145,7 @@ def pause(
         queue_control.pause(c, parse_domain(name), site.now)
         return Change({"paused": name})
 
-    change(config, "destination-paused", name, work, as_json=as_json)
+    change(config, "destination-paused", name, work, after=_shown(name), as_json=as_json)
 
 
 @queue.command("resume")
@@ -162,7 +164,19 @@ def resume(
         queue_control.resume(c, parse_domain(name))
         return Change({"resumed": name})
 
-    change(config, "destination-resumed", name, work, as_json=as_json)
+    change(config, "destination-resumed", name, work, after=_shown(name), as_json=as_json)
+
+
+def _shown(name: str) -> Callable[[Site], Awaitable[None]]:
+    """Return what lets the senders see it: in many small steps, beside the gateway's own work."""
+
+    async def show(site: Site) -> None:
+        last: UUID | None = UUID(int=0)
+        while last is not None:
+            work = partial(queue_control.show_some, destination=name, after=last, now=site.now)
+            last = await site.database.write(work)
+
+    return show
 
 
 def _change(config: ConfigPath, identifier: str, verb: str, action: str, as_json: bool) -> None:

@@ -6,7 +6,9 @@ from uuid import UUID
 
 import pytest
 
+from certs.ids import new_id
 from gateway import queue_control
+from gateway.queue import NewJob, put
 from tests.helpers.agent import CHEN, GP, NURSE, RIVERA, Agent, mail
 from tests.helpers.fhir_sender import TERMS, codes, sent, shown, tasks
 from tests.helpers.pki import NOW
@@ -85,3 +87,36 @@ async def test_a_job_that_no_client_sees_is_held_all_the_same(agent: Agent) -> N
     [job] = await agent.jobs()
     assert job.state.value == "held"
     assert await agent.resources("Communication", RIVERA) == []
+
+
+async def test_what_waits_for_a_paused_domain_is_held(agent: Agent) -> None:
+    await agent.database.write(lambda c: queue_control.pause(c, GP.domain, NOW))
+    await sent(agent, CHEN, GP)
+    await agent.run("outgoing")
+    assert await codes(agent) == {CHEN.key: "queued", GP.key: "held"}
+    assert (await shown(agent))["status"] == "on-hold"
+    await agent.run("deliver")
+    assert await codes(agent) == {CHEN.key: "relayed", GP.key: "held"}
+
+
+@pytest.mark.parametrize("count", [1, queue_control.SHOWN_AT_A_TIME])
+async def test_what_waits_is_shown_as_its_domain_is_paused_and_resumed(
+    agent: Agent, count: int
+) -> None:
+    await sent(agent, CHEN, GP)
+    await agent.run("outgoing")
+    for _ in range(count - 1):  # of those whom nobody sees, or who are gone
+        gone = NewJob("deliver", {"message": str(new_id(NOW))}, NOW, GP.domain)
+        await agent.database.write(lambda c, gone=gone: put(c, gone, NOW))
+    for change, code in ((queue_control.pause, "held"), (queue_control.resume, "queued")):
+        more = (NOW,) if change is queue_control.pause else ()
+        await agent.database.write(lambda c, f=change, more=more: f(c, GP.domain, *more))
+        last: UUID | None = UUID(int=0)
+        steps = 0
+        while last is not None:
+            last = await agent.database.write(
+                lambda c, last=last: queue_control.show_some(c, GP.domain, last, NOW)
+            )
+            steps += 1
+        assert steps == (1 if count == 1 else 2)
+        assert await codes(agent) == {CHEN.key: "queued", GP.key: code}
