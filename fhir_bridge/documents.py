@@ -24,6 +24,7 @@ __all__ = ["same_patient", "with_documents"]
 
 # Each is compared with all; a person who looks at a conflict needs no more either.
 DISAGREEING_MAX: Final = 20
+UNDOCUMENTED_MAX: Final = 10
 
 
 def with_documents(
@@ -59,6 +60,8 @@ def with_documents(
         _note(patient, patients)
     for stated in payloads.patients:
         _note(stated, patients)
+    if payloads.undocumented:
+        communication["note"] = [{"text": _undocumented(payloads.undocumented)}]
     if found:
         about = [{"reference": f"{r['resourceType']}/{r['id']}"} for r in found]
         communication["about"] = about
@@ -82,6 +85,13 @@ def same_patient(one: JSON, other: JSON) -> bool:
     families = [str(name["family"]).casefold() for name in names if "family" in name]
     given = [str(name["given"][0]).casefold() for name in names if name.get("given")]
     return len(set(families)) < 2 and len(set(given)) < 2
+
+
+def _undocumented(names: Sequence[str]) -> str:
+    # fhir.md 3.7: who looks for the document hears why there is none.
+    few, more = names[:UNDOCUMENTED_MAX], len(names) - UNDOCUMENTED_MAX
+    listed = ", ".join(few) + (f" and {more} more" if more > 0 else "")
+    return f"No DocumentReference, for it is no clinical document (CDA) that can be read: {listed}"
 
 
 def _of_package(

@@ -43,8 +43,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9!#$&^_.+:-]+")
 class Payloads:
     """`payload` elements, every Binary they point to, and that of the whole raw message.
 
-    `patients` are those that HL7 v2 messages among them are about. `partial`: an XDM package among
-    them could not be read, or not whole.
+    `patients` are those that HL7 v2 messages among them are about. `undocumented` are what XML
+    among them is called that is no clinical document. `partial`: an XDM package among them could
+    not be read, or not whole.
     """
 
     payload: tuple[JSON, ...]
@@ -53,6 +54,7 @@ class Payloads:
     documents: tuple[Attached, ...] = ()
     packages: tuple[Packaged, ...] = ()
     patients: tuple[JSON, ...] = ()
+    undocumented: tuple[str, ...] = ()
     partial: bool = False
 
 
@@ -81,6 +83,7 @@ def payloads_of(
         documents=tuple(reader.documents),
         packages=tuple(reader.packages),
         patients=tuple(reader.patients),
+        undocumented=tuple(reader.undocumented),
         partial=reader.partial,
     )
 
@@ -133,6 +136,7 @@ class _Reader:
         self.documents: list[Attached] = []
         self.packages: list[Packaged] = []
         self.patients: list[JSON] = []
+        self.undocumented: list[str] = []
         self.partial = False
         self.html: Part | None = None
         self.body_path: str | None = None
@@ -217,10 +221,14 @@ class _Reader:
     def read(self, path: str, attachment: JSON, octets: Callable[[], Iterator[bytes]]) -> bool:
         """Learn what an attachment says of documents and patients, where it is of that kind."""
         media_type = attachment["contentType"].partition(";")[0].lower()
-        if media_type.endswith("xml") or attachment.get("title", "").lower().endswith(".xml"):
+        title = attachment.get("title", "")
+        if media_type.endswith("xml") or title.lower().endswith(".xml"):
             document = read_document(octets())
             if document is not None:
                 self.documents.append(Attached(path, document, attachment))
+            # A picture or a form in XML says what it is.
+            elif "+" not in media_type or "cda" in media_type:
+                self.undocumented.append(title or path)
             return True
         if is_hl7v2(next(octets(), b"")):  # whatever it is called
             self.patients += patients_in(octets())

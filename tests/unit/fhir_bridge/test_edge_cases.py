@@ -24,6 +24,7 @@ from tests.unit.fhir_bridge.test_inbound import HEADER, mime_part, mixed
 from tests.unit.fhir_bridge.test_inbound import communication as seen
 
 ZOE = "zoe@direct.hillside.example"
+UNDOCUMENTED = "No DocumentReference, for it is no clinical document (CDA) that can be read:"
 
 
 def part(content_type: str, octets: bytes, name: str | None = None) -> bytes:
@@ -156,12 +157,29 @@ async def test_html_is_stored_as_it_is_and_served_harmless(world: World) -> None
         ),
     ],
 )
-async def test_what_is_no_ccda_is_an_attachment_only(world: World, octets: bytes) -> None:
+async def test_what_is_no_ccda_is_an_attachment_only_and_that_is_noted(
+    world: World, octets: bytes
+) -> None:
     message = await world.receive(mixed(b"\r\nx", part("text/xml", octets, "a.xml")))
     found = await read(world, message)
     assert "about" not in found
+    assert found["note"] == [{"text": f"{UNDOCUMENTED} a.xml"}]
     answer = await world.http.get(f"/{found['payload'][1]['contentAttachment']['url']}")
     assert answer.content == octets
+
+
+async def test_a_note_names_few_documents_that_are_none(world: World) -> None:
+    many = [part("text/xml", b"<a/>", f"{number}.xml") for number in range(12)]
+    found = await read(world, await world.receive(mixed(b"\r\nx", *many)))
+    names = ", ".join(f"{number}.xml" for number in range(10))
+    assert found["note"] == [{"text": f"{UNDOCUMENTED} {names} and 2 more"}]
+
+
+async def test_a_picture_in_xml_is_nobodys_document(world: World) -> None:
+    found = await read(
+        world, await world.receive(mixed(b"\r\nx", part("image/svg+xml", b"<svg/>", "a.svg")))
+    )
+    assert "note" not in found
 
 
 @pytest.mark.parametrize("year", [b"1970", b"2099"], ids=["ancient", "future"])
