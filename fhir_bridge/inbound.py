@@ -190,10 +190,9 @@ def _identifier(message_id: str, generated: bool, terms: Terms) -> JSON:
 
 def _sender(root: Part, trust: Trust) -> JSON:
     # fhir.md 3.2: a contained resource only where the certificate vouches for that kind.
-    authors = mailboxes(root.header("from") or "")
-    if not authors:
+    author, _ = _authors(root, trust)
+    if author is None:
         return {}
-    author = authors[0]
     reference = _reference(author)
     name = clean(author.name) or trust.organization
     if author.name and trust.binding == "address-bound":
@@ -205,6 +204,14 @@ def _sender(root: Part, trust: Trust) -> JSON:
     contained = {**contained, "id": "sender", "telecom": [_direct_telecom(author)]}
     reference = {"reference": "#sender", "type": contained["resourceType"], **reference}
     return {"contained": [contained], "sender": {**reference, "display": name}}
+
+
+def _authors(root: Part, trust: Trust) -> tuple[Mailbox | None, list[Mailbox]]:
+    """Return whom the signer speaks for, and the others that From names (fhir.md 3.7)."""
+    authors = mailboxes(root.header("from") or "")
+    spoken = [author for author in authors if author.address == trust.author]
+    first = next(iter(spoken or authors), None)
+    return first, [author for author in authors if author is not first]
 
 
 def _reference(mailbox: Mailbox) -> JSON:
@@ -282,8 +289,7 @@ def _extensions(
     for reply_to in mailboxes(root.header("reply-to") or ""):
         url = terms.extension("reply-to")
         extensions.append({"url": url, "valueReference": _reference(reply_to)})
-    # fhir.md 3.7: From may name several; the first is the sender.
-    for author in mailboxes(root.header("from") or "")[1:]:
+    for author in _authors(root, trust)[1]:
         url = terms.extension("other-author")
         extensions.append({"url": url, "valueReference": _reference(author)})
     # Kept raw where the elements say less: a chain of References longer than root and parent,

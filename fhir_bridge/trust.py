@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from certs.address import DirectAddress
 from fhir_bridge.terms import JSON, Terms, extension
 
 __all__ = ["Trust", "instant", "trust_extension"]
@@ -30,6 +31,7 @@ class Trust:
     algorithms: str | None
     checked: datetime
     signed_at: datetime | None = None  # as the signer states it
+    author: DirectAddress | None = None  # whom the signer speaks for, of several authors
     signature: bytes | None = None  # the CMS object, where it is apart from what it is over
 
 

@@ -125,7 +125,7 @@ class EdgeDelivery:
         if "copy" not in job.payload and not _is_under_way(task, mailbox):
             return Done()
         async with self._bodies.open(job.payload["body"]) as content:
-            facts = await asyncio.to_thread(facts_of, content)
+            facts = await asyncio.to_thread(facts_of, content, task.message.author)
             content.seek(0)
             delivery = await self._send(job, task, mailbox, content)
         now = self._clock()

@@ -215,6 +215,7 @@ def trust_shown(
         algorithms=f"{algorithms.signature} {algorithms.digest} {algorithms.content_encryption}",
         checked=now,
         signed_at=next(times, None),
+        author=opened.facts.author,
         signature=unsealed.signature,
     )
 

@@ -12,12 +12,14 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import BinaryIO, Final
 
 from certs.address import DirectAddress
+from certs.binding import binding_of
 from certs.cms.algorithms import (
     ContentEncryption,
     Digest,
@@ -30,7 +32,8 @@ from certs.evidence import Evidence, Found, Level
 from certs.identity import Identity
 from certs.policy import CertificatePolicy, Profile
 from gateway import smime
-from gateway.message import Facts, facts_of
+from gateway.header import parse_header
+from gateway.message import Facts, facts_from, header_of
 from gateway.ports import Envelope
 from gateway.unsealed import Unsealed
 from trust_bundles.anchors import Anchors
@@ -133,7 +136,21 @@ def open_message(
     """
     unsealed = smime.unseal(message, scratch, identities=identities, policy=policy)
     scratch.seek(0)
-    return Opened(unsealed, facts_of(scratch))
+    fields = parse_header(header_of(scratch))
+    return Opened(unsealed, facts_from(fields, _vouching(unsealed, policy)))
+
+
+def _vouching(unsealed: Unsealed, policy: CertificatePolicy) -> Callable[[DirectAddress], bool]:
+    """Return what says whether a signer's certificate is bound to an address; trust comes later."""
+
+    def vouched(address: DirectAddress) -> bool:
+        for signer in unsealed.signers:
+            with suppress(DirectError):
+                binding_of(signer.certificate, address, policy.profile)
+                return True
+        return False
+
+    return vouched
 
 
 def check_envelope(facts: Facts, envelope: Envelope, profile: Profile) -> None:

@@ -13,7 +13,7 @@ Standards:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
@@ -37,6 +37,7 @@ _OUTER: Final = frozenset(
 )
 # AS-025; and the trace field of a delivery that is over (RFC5321 4.4).
 _DROPPED: Final = frozenset(("bcc", "resent-bcc", "return-path"))
+AUTHORS_MAX: Final = 20
 _MESSAGE_ID: Final = re.compile(r"<[^<>\s]+>")
 
 
@@ -72,29 +73,39 @@ def header_of(message: BinaryIO) -> bytes:
     return read_header(message)
 
 
-def facts_of(message: BinaryIO) -> Facts:
+def facts_of(message: BinaryIO, author: DirectAddress | None = None) -> Facts:
     """Return what the header of `message` says; nothing after the header is read.
+
+    `author` is the one that counts of several, where that was decided before.
 
     Raises:
         DirectError: MESSAGE_MALFORMED; it has not exactly one author, doubles a field that may be
             there once, names a mailbox that is no Direct address, or is too long.
     """
-    return facts_from(parse_header(header_of(message)))
+    vouched = None if author is None else author.__eq__
+    return facts_from(parse_header(header_of(message)), vouched)
 
 
-def facts_from(fields: Sequence[Field]) -> Facts:
+def facts_from(
+    fields: Sequence[Field], vouched: Callable[[DirectAddress], bool] | None = None
+) -> Facts:
     """Return what these fields, a whole header, say.
+
+    Of several authors (RFC5322 3.6.2) the first who is `vouched` for counts, and where nobody is,
+    the first; without `vouched` there must be one.
 
     Raises:
         DirectError: MESSAGE_MALFORMED; as `facts_of`, but for the length.
     """
     authors = _mailboxes(fields, "from")
-    if len(authors) != 1:
+    if not authors or (len(authors) > 1 and vouched is None):
         # AS-029 and the binding of the signer need one author.
         raise DirectError(Reason.MESSAGE_MALFORMED, "the message has not exactly one author")
     senders = _mailboxes(fields, "sender")
     if len(senders) > 1:
         raise DirectError(Reason.MESSAGE_MALFORMED, "the message has more than one sender")
+    if len(authors) > AUTHORS_MAX or (len(authors) > 1 and not senders):
+        raise DirectError(Reason.MESSAGE_MALFORMED, "too many authors, or no sender of several")
     for name in _ONCE:
         value_of(fields, name)
     kind = media_type(fields)
@@ -102,7 +113,7 @@ def facts_from(fields: Sequence[Field]) -> Facts:
     ids = _message_ids(value_of(fields, "message-id"))
     replied = _message_ids(value_of(fields, "in-reply-to"))
     return Facts(
-        author=authors[0],
+        author=next(filter(vouched, authors), authors[0]) if len(authors) > 1 else authors[0],
         sender=senders[0] if senders else None,
         to=_mailboxes(fields, "to"),
         cc=_mailboxes(fields, "cc"),

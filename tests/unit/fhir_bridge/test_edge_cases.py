@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.unit.fhir_bridge.conftest import ANNA, BEN, NOW, TERMS, TRUST, World,
 from tests.unit.fhir_bridge.test_inbound import HEADER, mime_part, mixed
 from tests.unit.fhir_bridge.test_inbound import communication as seen
 
+CAROL = "carol@direct.lakeview.example"
 ZOE = "zoe@direct.hillside.example"
 UNDOCUMENTED = "No DocumentReference, for it is no clinical document (CDA) that can be read:"
 
@@ -77,12 +79,19 @@ async def test_the_same_message_id_on_other_content_is_kept_and_marked(world: Wo
     assert extension_value(await read(world, second), mark) is True
 
 
-def test_of_several_authors_the_first_is_the_sender() -> None:
-    message = HEADER.replace(b"\r\nTo:", b", carol@direct.lakeview.example\r\nTo:", 1)
-    found = seen(message + b"\r\nx")
-    assert found["sender"]["identifier"]["value"] == f"mailto:{BEN}"
-    other = extension_value(found, TERMS.extension("other-author"))
-    assert other["identifier"]["value"] == "mailto:carol@direct.lakeview.example"
+@pytest.mark.parametrize(
+    ("spoken_for", "sender", "other"),
+    [(None, BEN, CAROL), (BEN, BEN, CAROL), (CAROL, CAROL, BEN)],
+)
+def test_of_several_authors_the_one_that_the_signer_speaks_for_is_the_sender(
+    spoken_for: str | None, sender: str, other: str
+) -> None:
+    message = HEADER.replace(b"\r\nTo:", f", {CAROL}\r\nTo:".encode(), 1)
+    trust = replace(TRUST, author=parse_address(spoken_for) if spoken_for else None)
+    found = seen(message + b"\r\nx", trust=trust)
+    assert found["sender"]["identifier"]["value"] == f"mailto:{sender}"
+    shown = extension_value(found, TERMS.extension("other-author"))
+    assert shown["identifier"]["value"] == f"mailto:{other}"
 
 
 def test_names_may_be_missing_or_the_same() -> None:

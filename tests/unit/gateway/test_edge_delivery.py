@@ -232,6 +232,20 @@ async def test_message_is_dispatched_when_the_mail_server_has_taken_it(agent: Ag
     assert b"X-DIRECT-FINAL-DESTINATION-DELIVERY:" in dispatched
 
 
+async def test_of_several_authors_the_one_who_signed_hears_that_it_is_dispatched(
+    agent: Agent,
+) -> None:
+    agent.mail_servers.add(RIVERA)
+    content = mail(CHEN, RIVERA, message_id=ABOUT, more=[f"Sender: {CHEN}", WANTS_DISPATCHED])
+    several = content.replace(f"From: {CHEN}".encode(), f"From: {NURSE}, {CHEN}".encode())
+    message = await agent.receive(several, RIVERA)
+    await agent.run("incoming", "relay")
+    assert await agent.states(message) == {RIVERA: "dispatched"}
+    for disposition in ("processed", "dispatched"):
+        [notice] = await mdns(agent, disposition)
+        assert f"To: {CHEN}\r\n".encode() in notice
+
+
 async def test_dispatched_is_not_told_to_who_did_not_ask(agent: Agent) -> None:
     message = await received(agent)
     await agent.run("relay")

@@ -22,7 +22,7 @@ from gateway.judgement import (
 )
 from gateway.message import Facts, facts_of
 from gateway.ports import Envelope
-from tests.helpers.agent import CHEN, DESK, NURSE, RIVERA, identity, mail, our_ca, peer_ca, seal
+from tests.helpers.agent import CHEN, DESK, GP, NURSE, RIVERA, identity, mail, our_ca, peer_ca, seal
 from tests.helpers.pki import NOW
 from trust_bundles.anchors import Anchors
 from trust_bundles.decision import Decision
@@ -55,6 +55,30 @@ def test_message_whose_header_is_malformed_is_not_open() -> None:
     with pytest.raises(DirectError) as caught:
         opened(b"Subject: no author\r\n\r\n")
     assert caught.value.reason is Reason.MESSAGE_MALFORMED
+
+
+@pytest.mark.parametrize("authors", [(CHEN, GP), (GP, CHEN), (GP, GP, CHEN)], ids=len)
+def test_of_several_authors_the_one_counts_whom_the_signer_may_speak_for(
+    authors: tuple[DirectAddress, ...],
+) -> None:
+    listed = ", ".join(map(str, authors))
+    message = mail(CHEN, RIVERA).replace(
+        f"From: {CHEN}".encode(), f"From: {listed}\r\nSender: {CHEN}".encode()
+    )
+    found, _ = opened(message)
+    assert found.facts.author == CHEN
+    policies = {RIVERA: POLICY}
+    judged = judge(signer_evidence(found), {RIVERA: PEERS}, now=NOW, policies=policies)
+    assert judged.accepted == (RIVERA,)
+
+
+def test_of_several_authors_of_whom_none_has_signed_none_is_trusted() -> None:
+    message = mail(CHEN, RIVERA).replace(
+        f"From: {CHEN}".encode(), f"From: {CHEN}, {NURSE}\r\nSender: {CHEN}".encode()
+    )
+    found, _ = opened(message, signer=GP)
+    judged = judge(signer_evidence(found), {RIVERA: PEERS}, now=NOW, policies={RIVERA: POLICY})
+    assert judged.decisions[RIVERA].reason is Reason.CERTIFICATE_NOT_BOUND
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from certs.address import parse_address
 from certs.errors import DirectError, Reason
-from gateway.message import Facts, facts_of, outer_header, prepare
+from gateway.header import parse_header
+from gateway.message import Facts, facts_from, facts_of, outer_header, prepare
 from tests.helpers.pki import NOW
 from tests.helpers.sealed import MESSAGE
 
@@ -178,8 +179,37 @@ def test_a_doubled_field_is_refused(name: str) -> None:
 
 
 def test_two_authors_are_refused() -> None:
-    assert "one author" in refusal(b"From: a@a.example, b@b.example\r\n")
+    assert "one author" in refusal(b"From: a@a.example, b@b.example\r\nSender: b@b.example\r\n")
     assert "one author" in refusal(b"To: a@a.example\r\n")
+
+
+SEVERAL = b"From: a@a.example, b@b.example, c@b.example\r\n"
+
+
+@pytest.mark.parametrize(
+    ("vouched", "author"),
+    [("b.example", "b@b.example"), ("a.example", "a@a.example"), ("d.example", "a@a.example")],
+)
+def test_of_several_authors_the_first_who_is_vouched_for_counts(vouched: str, author: str) -> None:
+    fields = parse_header(SEVERAL + b"Sender: x@b.example\r\n")
+    found = facts_from(fields, lambda address: address.domain == vouched)
+    assert str(found.author) == author
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(SEVERAL, id="no-sender"),  # RFC5322 3.6.2
+        pytest.param(
+            b"From: " + b", ".join([b"a@a.example"] * 21) + b"\r\nSender: b@b.example\r\n",
+            id="many",
+        ),
+    ],
+)
+def test_several_authors_have_a_sender_and_a_bound(header: bytes) -> None:
+    with pytest.raises(DirectError) as caught:
+        facts_from(parse_header(header), lambda _: True)
+    assert caught.value.reason is Reason.MESSAGE_MALFORMED
 
 
 def test_two_senders_are_refused() -> None:
