@@ -25,6 +25,7 @@ from certs.errors import Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
 from fhir_bridge import store
+from fhir_bridge.attached_documents import document_urls, with_files
 from fhir_bridge.binaries import add_binaries, attach, find_binary
 from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.blind_copies import Copy, copies_of, keep_copies
@@ -177,12 +178,16 @@ class Dispatcher:
         return draft
 
     async def _expanded(self, resource: JSON, client: Client) -> JSON:
-        """Return `resource` with the members of its groups as recipients."""
-        literals = group_references(resource)
+        """Return `resource` with the members of its groups, and the files of its documents."""
+        groups = group_references(resource)
+        documents = document_urls(resource, self._base_url)
+        literals = groups | documents
         if not literals:
             return resource
-        groups = await self._database.read(lambda c: _directory(c, literals, client))
-        return expanded(resource, {k: v for k, v in groups.items() if k in literals}, self._terms)
+        found = await self._database.read(lambda c: _directory(c, literals, client))
+        some = {k: found[k] for k in documents & found.keys()}
+        whole = with_files(resource, some, self._base_url)
+        return expanded(whole, {k: found[k] for k in groups & found.keys()}, self._terms)
 
     async def _ready(
         self, resource: JSON, lifted: Lifted, client: Client, replaces: Stored | None

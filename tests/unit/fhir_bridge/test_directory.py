@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from fhir_bridge.definitions import TYPES
-from fhir_bridge.terms import US_CORE_DIRECT
-from tests.unit.fhir_bridge.conftest import BEN, World, communication
+from fhir_bridge.terms import US_CORE_DIRECT, mailto_identifier
+from tests.unit.fhir_bridge.conftest import BASE, BEN, World, communication
 
 
 async def stored(world: World, kind: str, **elements: Any) -> dict[str, Any]:
@@ -190,6 +191,60 @@ async def test_a_document_is_sent_by_reference(world: World) -> None:
     message = world.outbox.message()
     assert b"YQ==" in message
     assert b"application/fhir+json" in message
+
+
+def attached(url: str, **said: Any) -> list[Any]:
+    return [{"contentAttachment": {"url": url, **said}}]
+
+
+@pytest.mark.parametrize("base", ["", f"{BASE}/"], ids=["relative", "absolute"])
+async def test_the_file_of_a_document_is_attached(world: World, base: str) -> None:
+    document = await stored(world, "DocumentReference", **MINIMAL["DocumentReference"])
+    [content] = document["content"]
+    payload = attached(f"{base}DocumentReference/{document['id']}", title="report.txt")
+    answer = await world.http.post("/Communication", json=communication(payload=payload))
+    assert answer.status_code == 201, answer.text
+    assert b"YQ==" in world.outbox.message()
+    assert b"report.txt" in world.outbox.message()
+    # What was sent stays what it was, whatever becomes of the document.
+    [sent] = answer.json()["payload"]
+    assert sent["contentAttachment"]["url"].startswith("Binary/")
+    octets = (await world.http.get(f"/{sent['contentAttachment']['url']}")).content
+    assert octets == (await world.http.get(f"/{content['attachment']['url']}")).content
+
+
+@pytest.mark.parametrize(
+    ("count", "said", "at"),
+    [
+        pytest.param(2, {}, "url", id="two-files"),
+        pytest.param(1, {"size": 99}, "size", id="another-size"),
+        pytest.param(0, {}, "url", id="not-there"),
+    ],
+)
+async def test_a_document_that_is_not_one_file_is_not_attached(
+    world: World, count: int, said: dict[str, Any], at: str
+) -> None:
+    identity = str(UUID(int=7))
+    if count:
+        minimal = MINIMAL["DocumentReference"]
+        several = {**minimal, "content": minimal["content"] * count}
+        identity = (await stored(world, "DocumentReference", **several))["id"]
+    payload = attached(f"DocumentReference/{identity}", **said)
+    answer = await world.http.post("/Communication", json=communication(payload=payload))
+    assert answer.status_code == 422
+    [issue] = answer.json()["issue"]
+    assert issue["expression"] == [f"Communication.payload[0].contentAttachment.{at}"]
+    assert world.outbox.submissions == []
+
+
+async def test_a_document_of_somebody_else_is_not_attached(world: World) -> None:
+    theirs = await world.add_client("zoe", "zoe@direct.hillside.example")
+    document = await stored(world, "DocumentReference", **MINIMAL["DocumentReference"])
+    payload = attached(f"DocumentReference/{document['id']}")
+    sender = {"identifier": mailto_identifier("zoe@direct.hillside.example")}
+    body = communication(payload=payload, sender=sender)
+    answer = await world.http.post("/Communication", json=body, headers=theirs)
+    assert answer.status_code == 422
 
 
 async def test_searches_follow_references(world: World) -> None:
