@@ -35,7 +35,9 @@ def with_documents(
     Patients of whom two sources say different things leave the message without a subject.
     """
     found: list[JSON] = []
-    patients: list[JSON] = []
+    # What an envelope says of the patient counts first.
+    subject, stated = _take_subject(communication)
+    patients = [stated] if stated else []
     # fhir.md 3.3: what XDM says of the patient counts before what a C-CDA says, and HL7 v2 last.
     for packaged in payloads.packages:
         described = [*_of_package(packaged, identity, patients, terms)]
@@ -58,14 +60,15 @@ def with_documents(
             )
         )
         _note(patient, patients)
-    for stated in payloads.patients:
-        _note(stated, patients)
+    for patient in payloads.patients:
+        _note(patient, patients)
     if payloads.undocumented:
-        communication["note"] = [{"text": _undocumented(payloads.undocumented)}]
+        note = {"text": _undocumented(payloads.undocumented)}
+        communication["note"] = [*communication.get("note", ()), note]
     if found:
         about = [{"reference": f"{r['resourceType']}/{r['id']}"} for r in found]
-        communication["about"] = about
-    _link_patient(communication, patients, terms)
+        communication["about"] = [*about, *communication.get("about", ())]
+    _link_subject(communication, subject, stated, patients, terms)
     return tuple(found)
 
 
@@ -125,6 +128,33 @@ def _note(patient: JSON | None, patients: list[JSON]) -> None:
         return
     if not any(same_patient(patient, known) for known in patients):
         patients.append(patient)
+
+
+def _take_subject(communication: JSON) -> tuple[JSON | None, JSON | None]:
+    """Take out whom the message is about already, and the Patient that is contained for it."""
+    subject = communication.pop("subject", None)
+    contained = communication.pop("contained", [])
+    named = subject is not None and subject.get("reference") == "#patient"
+    patient = next((item for item in contained if named and item.get("id") == "patient"), None)
+    if kept := [item for item in contained if item is not patient]:
+        communication["contained"] = kept
+    return subject, patient
+
+
+def _link_subject(
+    communication: JSON,
+    subject: JSON | None,
+    stated: JSON | None,
+    patients: list[JSON],
+    terms: Terms,
+) -> None:
+    if subject is not None and stated is None and patients and "identifier" in subject:
+        logical = {"resourceType": "Patient", "identifier": [subject["identifier"]]}
+        if not any(same_patient(logical, patient) for patient in patients):
+            patients.insert(0, logical)
+    _link_patient(communication, patients, terms)
+    if subject is not None and patients in ([], [stated]):
+        communication["subject"] = subject
 
 
 def _link_patient(communication: JSON, patients: Sequence[JSON], terms: Terms) -> None:

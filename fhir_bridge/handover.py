@@ -17,6 +17,7 @@ from certs.address import DirectAddress
 from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.compose import Ancestry, Attachment, Letter
 from fhir_bridge.delivery import RecipientState, with_delivery
+from fhir_bridge.envelope import unmarked
 from fhir_bridge.mime import blocks_of, decoder
 from fhir_bridge.outbound import Content, Draft
 from fhir_bridge.terms import (
@@ -136,7 +137,10 @@ def _named(reference: JSON, address: DirectAddress) -> JSON:
 def _attachment(
     content: Content, row: BinaryRow | None, files: Mapping[str, BinaryIO]
 ) -> Attachment:
-    kind = content.content_type or (row.content_type if row else "application/octet-stream")
+    # An envelope that came with another message is an attachment of this one.
+    kind = unmarked(
+        content.content_type or (row.content_type if row else "application/octet-stream")
+    )
     title = content.title or (row.filename if row else None)
 
     def blocks() -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from certs.address import DirectAddress
 from fhir_bridge.binary_rows import BinaryRow, clean
 from fhir_bridge.derived import provenance
 from fhir_bridge.documents import with_documents
+from fhir_bridge.envelope_reading import with_envelope
 from fhir_bridge.headers import Mailbox, decode_words, mailboxes, message_ids, parse_date, unfold
 from fhir_bridge.mime import BLOCK_OCTETS, Index, Part, index
 from fhir_bridge.payloads import Payloads, payloads_of
@@ -38,7 +39,7 @@ from fhir_bridge.terms import (
 )
 from fhir_bridge.trust import Trust, instant, trust_extension
 
-__all__ = ["InboundView", "NoticeShown", "view"]
+__all__ = ["InboundView", "NoticeShown", "Reading", "view"]
 
 TOPIC_CHARACTERS_MAX: Final = 1000
 _NOTIFICATION: Final = {
@@ -62,6 +63,22 @@ class NoticeShown:
 
     kind: str
     about: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the operator wants messages read.
+
+    `status` is that of what was received. With `envelopes`, what one adds is taken over.
+    `base_url` is that of this server, as far as it is known.
+    """
+
+    status: InboundStatus = InboundStatus.COMPLETED
+    envelopes: bool = False
+    base_url: str = ""
+
+
+_USUAL: Final = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +106,7 @@ def view(
     received_at: datetime,
     trust: Trust,
     terms: Terms,
-    status: InboundStatus = InboundStatus.COMPLETED,
+    reading: Reading = _USUAL,
     notice: NoticeShown | None = None,
 ) -> InboundView:
     """Return the `Communication` that `mailbox` gets for `message`, the decrypted RFC 5322 one.
@@ -105,13 +122,9 @@ def view(
     references = message_ids(root.header("references") or "")
     answered = _answered(root, notice)
     thread_id = clean((*references, *answered, message_id)[0])
+    owner = mailbox.key
     payloads = payloads_of(
-        message,
-        found,
-        communication=identity,
-        owner=mailbox.key,
-        body_key=body_key,
-        terms=terms,
+        message, found, communication=identity, owner=owner, body_key=body_key, terms=terms
     )
     communication: JSON = {
         "resourceType": "Communication",
@@ -119,14 +132,15 @@ def view(
         **_sender(root, trust),
         "extension": _extensions(found, references, answered, thread_id, payloads, trust, terms),
         "identifier": [_identifier(message_id, generated, terms)],
-        "status": status.value,
+        "status": reading.status.value,
         **_of_header(root, answered),
         **_category(notice, terms),
         "received": instant(received_at),
         "recipient": _recipients(root, mailbox, terms),
+        **({"payload": list(payloads.payload)} if payloads.payload else {}),
     }
-    if payloads.payload:
-        communication["payload"] = list(payloads.payload)
+    if reading.envelopes and notice is None and trust.status == "trusted":
+        communication = with_envelope(message, found, communication, reading.base_url, terms)
     resources = with_documents(communication, payloads, identity, terms)
     return InboundView(
         message=message_uuid,

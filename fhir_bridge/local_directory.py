@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from fhir_bridge.delivery import address_of
 from fhir_bridge.documents import same_patient
+from fhir_bridge.references import with_references
 from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.tables import fhir_index, fhir_resource
 from fhir_bridge.terms import JSON, MAILTO
@@ -58,14 +59,17 @@ def with_patient(
     """
     kept = list(documents)
     stated = _contained(communication, "patient")
-    if stated is None or communication.get("subject") != {"reference": "#patient"}:
+    if stated is None or communication.get("subject", {}).get("reference") != "#patient":
         return communication, kept
     rows = _having(connection, "Patient", "identifier", _identifiers(stated), _home(owner))
     matched = [row for row in rows if same_patient(stated, row.resource())]
     if len(matched) != 1:
         return communication, kept
     literal = {"reference": f"Patient/{matched[0].id}"}
-    found = {**communication, "subject": literal}
+    # What an envelope contains may refer to the patient, too.
+    found = with_references(
+        {**communication, "subject": literal}, {"#patient": literal["reference"]}
+    )
     _drop(found, "patient")
     return found, [_of_patient(document, stated, literal) for document in kept]
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 from certs.address import DirectAddress, parse_address
 from certs.errors import DirectError, Reason
 from fhir_bridge.headers import Mailbox
+from fhir_bridge.mime_parts import mime_part_of, outgoing_payload
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.resources import dump
 from fhir_bridge.terms import (
@@ -53,6 +54,11 @@ _STAYS: Final = (
     "subject",
     "category",
     "reasonCode",
+    "reasonReference",
+    "instantiatesCanonical",
+    "instantiatesUri",
+    "modifierExtension",
+    "text",
     "sent",  # another takes its place
 )
 
@@ -179,7 +185,7 @@ class _Reader:
             text = f"A message has at most {BLIND_MAX} blind copies."
             self.refuse("too-costly", text, "recipient")
         subject = self.header_text(resource.get("topic", {}).get("text", ""), "topic.text")
-        payload = self.payload()
+        payload = outgoing_payload(resource, self.terms)
         texts = [p["contentString"] for _, p in payload if "contentString" in p]
         contents = tuple(self.contents())
         if not texts and not contents:
@@ -274,21 +280,10 @@ class _Reader:
         ]
         return list(dict.fromkeys(a for o in others if o for a in direct_addresses(o)))
 
-    def payload(self) -> list[tuple[int, JSON]]:
-        """Return the payloads with their positions, but what was made from another of them."""
-        listed = [(p, self.mime_part(p)) for p in self.resource.get("payload", ())]
-        # fhir.md 3.3, class D: text of the HTML, files of a winmail.dat that goes along itself.
-        whole = {part.get("path") for p, part in listed if not part.get("derived")} - {None}
-        return [
-            (number, p)
-            for number, (p, part) in enumerate(listed)
-            if not (part.get("derived") and part.get("derived-from", part.get("path")) in whole)
-        ]
-
     def contents(self) -> Iterator[Content]:
-        for position, payload in self.payload():
+        for position, payload in outgoing_payload(self.resource, self.terms):
             at = f"Communication.payload[{position}]"
-            part = self.mime_part(payload)
+            part = mime_part_of(payload, self.terms)
             if "contentAttachment" in payload:
                 content = self.attachment(
                     payload["contentAttachment"], part, f"{at}.contentAttachment"
@@ -345,16 +340,6 @@ class _Reader:
                 None,
                 None,
             )
-
-    def mime_part(self, payload: JSON) -> Mapping[str, Any]:
-        url = self.terms.extension("mime-part")
-        for item in payload.get("extension", ()):
-            if item.get("url") == url:
-                return {
-                    part["url"]: next((v for k, v in part.items() if k.startswith("value")), None)
-                    for part in item.get("extension", ())
-                }
-        return {}
 
     def header_text(self, text: str, at: str) -> str:
         """Return `text` where it may stand in a header field (fhir.md 3.4: else 422)."""

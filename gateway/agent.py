@@ -15,6 +15,7 @@ from certs.dns_client import DnsClient
 from certs.errors import DirectError, Reason
 from certs.http_client import HttpClient
 from certs.stored_keys import StoredKeys
+from fhir_bridge.inbound import Reading
 from fhir_bridge.terms import Terms
 from gateway import retry
 from gateway.background import in_background
@@ -118,7 +119,11 @@ def _handlers(
     inbox = Inbox(
         places=places,
         terms=Terms(),
-        status=config.fhir.inbound_status,
+        reading=Reading(
+            status=config.fhir.inbound_status,
+            envelopes=config.fhir.fhir_envelope,
+            base_url=config.fhir.base_url.rstrip("/"),
+        ),
         shows_notices=config.fhir.show_notices,
     )
     notices = Notices(bodies=bodies, hostname=hostname)

@@ -149,6 +149,9 @@ class Fhir(_Section):
         InboundStatus.COMPLETED,
         description="status of what was received: completed, or in-progress until it is read",
     )
+    fhir_envelope: bool = Field(
+        False, description="carry what mail cannot in a part of the message; read that of others"
+    )
     show_notices: bool = Field(False, description="are received MDN and DSN messages, too")
     requests_per_minute: int = Field(6000, ge=1, description="requests of one client a minute")
     decision_wait_s: float = Field(2.0, ge=0, le=30, description="seconds a send waits to decide")

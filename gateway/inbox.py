@@ -23,8 +23,8 @@ from cryptography.x509.oid import NameOID
 from certs.address import DirectAddress
 from certs.issuers import sha256_of
 from fhir_bridge import records
-from fhir_bridge.inbound import InboundView, NoticeShown, view
-from fhir_bridge.terms import InboundStatus, Terms
+from fhir_bridge.inbound import InboundView, NoticeShown, Reading, view
+from fhir_bridge.terms import Terms
 from fhir_bridge.trust import Trust as TrustShown
 from gateway import audit, queue
 from gateway.judgement import Opened
@@ -42,6 +42,7 @@ __all__ = ["Arrival", "Copy", "Entry", "Inbox", "Places", "store", "trust_shown"
 
 # The width of the column, which is for domains.
 _DESTINATION_CHARACTERS: Final = 255
+_USUAL: Final = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,12 @@ class Inbox:
         *,
         places: Places,
         terms: Terms,
-        status: InboundStatus = InboundStatus.COMPLETED,
+        reading: Reading = _USUAL,
         shows_notices: bool = False,
     ) -> None:
         self._places = places
         self._terms = terms
-        self._status = status
+        self._reading = reading
         self.shows_notices = shows_notices
 
     async def entry(self, arrival: Arrival, content: BinaryIO, mailbox: DirectAddress) -> Entry:
@@ -146,7 +147,7 @@ class Inbox:
             received_at=arrival.received_at,
             trust=arrival.trust,
             terms=self._terms,
-            status=self._status,
+            reading=self._reading,
             notice=notice,
         )
 

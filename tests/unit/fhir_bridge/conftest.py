@@ -25,7 +25,7 @@ from certs.ports import Database
 from fhir_bridge.api import create_app
 from fhir_bridge.clients import add_client
 from fhir_bridge.delivery import RecipientState
-from fhir_bridge.inbound import NoticeShown, view
+from fhir_bridge.inbound import NoticeShown, Reading, view
 from fhir_bridge.ports import Prospect, Submission
 from fhir_bridge.records import delivery_changed, store_received
 from fhir_bridge.scopes import ALL
@@ -202,6 +202,7 @@ class World:
         at: datetime = NOW,
         status: InboundStatus = InboundStatus.COMPLETED,
         notice: NoticeShown | None = None,
+        reading: Reading | None = None,
     ) -> UUID:
         key = new_id(NOW).hex
         self.bodies.recorded[key] = message
@@ -213,7 +214,7 @@ class World:
             received_at=at,
             trust=trust,
             terms=TERMS,
-            status=status,
+            reading=reading or Reading(status=status),
             notice=notice,
         )
         return await self.database.write(lambda c: store_received(c, received, at))

@@ -10,7 +10,7 @@ import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
 from certs.address import parse_address
-from fhir_bridge.inbound import InboundView, view
+from fhir_bridge.inbound import InboundView, Reading, view
 from fhir_bridge.terms import InboundStatus, Terms, extension_value
 from fhir_bridge.trust import Trust
 from tests.unit.fhir_bridge.conftest import ANNA, NOW, TERMS, TRUST
@@ -39,7 +39,7 @@ def seen(
         received_at=NOW,
         trust=trust,
         terms=TERMS,
-        status=status,
+        reading=Reading(status=status),
     )
     get_fhir_model_class("Communication").model_validate(made.communication)
     return made
