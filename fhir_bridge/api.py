@@ -105,7 +105,7 @@ def create_app(
         graphql=GraphqlApi(database=database, clock=clock),
         exports=ExportApi(database=database, clock=clock, base_url=base_url),
         messages=shared.messages(writer, resource_octets),
-        bundles=shared.bundles(writer, resource_octets),
+        bundles=shared.bundles(writer, resource_octets, log),
         searches=SearchApi(database=database, clock=clock, base_url=base_url),
     )
     return Starlette(
@@ -184,7 +184,7 @@ class _Shared:
             limit_octets=limit_octets,
         )
 
-    def bundles(self, writer: Writer, limit_octets: int) -> BundleApi:
+    def bundles(self, writer: Writer, limit_octets: int, log: AccessLog | None) -> BundleApi:
         return BundleApi(
             database=self.database,
             writer=writer,
@@ -192,6 +192,7 @@ class _Shared:
             base_path=BASE_PATH,
             base_url=self.base_url,
             limit_octets=limit_octets,
+            log=log,
         )
 
     def messages(self, writer: Writer, limit_octets: int) -> MessageApi:

@@ -44,14 +44,15 @@ def attach(
 
     That is a second Binary over the same octets where the first belongs elsewhere already.
     """
-    if row.communication_id is None:
-        connection.execute(
-            fhir_binary.update()
-            .where(fhir_binary.c.id == row.id)
-            .values(communication_id=communication, owner=owner)
-        )
+    # Another message may have taken it since it was looked at.
+    taken = fhir_binary.update().where(
+        fhir_binary.c.id == row.id, fhir_binary.c.communication_id.is_(None)
+    )
+    values = {"communication_id": communication, "owner": owner}
+    if row.communication_id is None and connection.execute(taken.values(**values)).rowcount:
         return row
-    if row.owner == owner:
+    present = sa.select(fhir_binary.c.owner).where(fhir_binary.c.id == row.id)
+    if connection.execute(present).scalar() == owner:
         return row
     copy = replace(row, id=new_id(now), communication_id=communication, owner=owner)
     add_binaries(connection, [copy], now)

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Scope
 from certs.errors import Reason
 from certs.ids import new_id
 from certs.ports import Clock, Database
+from fhir_bridge.access import Access, AccessLog
 from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.exchange import FHIR_JSON, body_of, resource_response
@@ -50,6 +51,7 @@ _CONDITIONS: Final = {
 
 # The scope that each needs (see `scopes`); a batch asks the routes.
 _LETTERS: Final = {"DELETE": "d", "POST": "c", "PUT": "u"}
+_INTERACTIONS: Final = {"DELETE": "delete", "POST": "create", "PUT": "update"}
 
 Work = Callable[[sa.Connection], Written | None]
 
@@ -84,7 +86,7 @@ class _Entry:
 
 
 class BundleApi:
-    """Takes batches and transactions."""
+    """Takes batches and transactions. `log` None: nothing is recorded."""
 
     def __init__(
         self,
@@ -95,7 +97,9 @@ class BundleApi:
         base_path: str,
         base_url: str,
         limit_octets: int,
+        log: AccessLog | None,
     ) -> None:
+        self._log = log
         self._database = database
         self._writer = writer
         self._clock = clock
@@ -142,12 +146,24 @@ class BundleApi:
             return {entry.position: work(connection) for entry, work in works}
 
         written = await self._database.write(all_of_them)
+        for entry, _ in works:
+            self._note(entry, written[entry.position], client)
         return [
-            self._written(written[entry.position])
+            self._written(written[entry.position], client)
             if entry.position in written
             else await self._alone(request, entry)
             for entry in entries
         ]
+
+    def _note(self, entry: _Entry, written: Written | None, client: Client) -> None:
+        """Tell the access log of one write, which is recorded before the Bundle's answer."""
+        if self._log is None:
+            return
+        identity = written.stored.id if written else entry.id
+        interaction = _INTERACTIONS[entry.method]
+        status = written.status if written else 204
+        target = f"{entry.type}/{identity}"
+        self._log.gather(Access(self._clock(), client.name, interaction, target, status))
 
     async def _work(
         self, entry: _Entry, places: Mapping[str, str], identity: UUID | None, client: Client
@@ -178,14 +194,15 @@ class BundleApi:
             raise FhirError(error.reason, issues, error.status) from None
         raise _refused(entry, "not-supported", "This request cannot be part of a transaction.")
 
-    def _written(self, written: Written | None) -> JSON:
+    def _written(self, written: Written | None, client: Client) -> JSON:
         if written is None:
             return {"response": {"status": _status(204)}}
         stored = written.stored
         location = f"{self._base_url}/{stored.type}/{stored.id}"
+        readable = client.scopes.allow(stored.type, "r")
         return {
             "fullUrl": location,
-            "resource": orjson.Fragment(stored.body),
+            **({"resource": orjson.Fragment(stored.body)} if readable else {}),
             "response": {
                 "status": _status(written.status),
                 "location": f"{location}/_history/{stored.version}",

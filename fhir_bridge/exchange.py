@@ -98,8 +98,12 @@ def stored_response(
     status: int = 200,
     location: str | None = None,
     issues: Sequence[Issue] = (),
+    readable: bool = True,
 ) -> Response:
-    """Return a stored resource with its validators; for a write, as `Prefer: return` asks."""
+    """Return a stored resource with its validators; for a write, as `Prefer: return` asks.
+
+    Who may write but not read gets nothing of it.
+    """
     headers = {
         "etag": f'W/"{stored.version}"',
         "last-modified": _http_date(stored.last_updated),
@@ -112,6 +116,8 @@ def stored_response(
         if wanted == "OperationOutcome":
             told = issues or [Issue("informational", "It is stored.", severity="information")]
             return _json(dump(operation_outcome(told)), status, headers)
+    if not readable:
+        return Response(status_code=status, headers=headers)
     return _json(stored.body.encode(), status, headers)
 
 

@@ -225,7 +225,7 @@ def _superseded(within: str | None) -> sa.Select[Any]:
     return (
         sa.select(*columns, sa.literal(1).label("superseded"))
         .join(fhir_resource, fhir_resource.c.id == table.resource_id)
-        .where(*_THEIRS, changed, table.version == last.scalar_subquery())
+        .where(*_THEIRS, table.owner == _OWNER, changed, table.version == last.scalar_subquery())
         .where(table.deleted == _DELETED, *_between(moment, table.resource_id), *_within(within))
         .order_by(moment, table.resource_id)
         .limit(_COUNT)
@@ -278,9 +278,10 @@ _MOMENT: Final = sa.bindparam("moment", type_=sa.BigInteger)
 _ID: Final = sa.bindparam("id", type_=sa.Uuid)
 _DELETED: Final = sa.bindparam("deleted", type_=sa.Boolean)
 _PATIENTS: Final = sa.bindparam("patients", type_=sa.Uuid, expanding=True)
+_OWNER: Final = sa.bindparam("owner", type_=sa.String)
 _THEIRS: Final = (
     fhir_resource.c.type == sa.bindparam("kind", type_=sa.String),
-    fhir_resource.c.owner == sa.bindparam("owner", type_=sa.String),
+    fhir_resource.c.owner == _OWNER,
 )
 _BODIES: Final = sa.select(fhir_resource.c.id, fhir_resource.c.body).where(
     fhir_resource.c.id.in_(sa.bindparam("ids", type_=sa.Uuid, expanding=True))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -30,9 +30,15 @@ from fhir_bridge.terms import JSON
 __all__ = ["HistoryQuery", "history_bundle", "history_page", "parse_history"]
 
 
+_OF_CLIENT: Final = tuple(kind.name for kind in TYPES.values() if kind.of_client)
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """What of a history to show. No `kinds` is every type, `identity` None every resource."""
+    """What of a history to show. `identity` None: every resource.
+
+    No `kinds`: of every type but those that are a client's own.
+    """
 
     kinds: tuple[str, ...]
     identity: UUID | None
@@ -50,6 +56,9 @@ def parse_history(
         FhirError: RESOURCE_INVALID.
     """
     given = dict(pairs)
+    if len(given) < len(pairs):  # which of them counts is nothing to be of two minds about
+        issue = Issue("value", "Each parameter of a history is given once.")
+        raise FhirError(Reason.RESOURCE_INVALID, [issue])
     since = interval(given["_since"].replace(" ", "+")) if "_since" in given else None
     if "_since" in given and since is None:
         raise FhirError(Reason.RESOURCE_INVALID, [Issue("value", "_since is no instant.")])
@@ -137,6 +146,9 @@ def _versions(
     ).where(columns.owner.in_(owners))
     if query.kinds:
         statement = statement.where(columns.type.in_(query.kinds))
+    elif query.identity is None:
+        # They may hold secrets, and are shown to who names them.
+        statement = statement.where(columns.type.not_in(_OF_CLIENT))
     if query.identity is not None:
         statement = statement.where(identity == query.identity)
     if query.since is not None:

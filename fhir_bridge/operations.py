@@ -22,14 +22,14 @@ from certs.ports import Clock, Database
 from fhir_bridge.binary_api import BinaryApi
 from fhir_bridge.clients import Client
 from fhir_bridge.delivery import delivery_of
-from fhir_bridge.exchange import body_of, resource_response, stored_response
+from fhir_bridge.exchange import body_of, resource_response
 from fhir_bridge.inbox import Thread, mark_read, threads
 from fhir_bridge.indexing import interval, local_id
 from fhir_bridge.operation_definitions import Operation
 from fhir_bridge.outcome import FhirError, Issue, operation_outcome, public_text
 from fhir_bridge.ports import Preflight, Prospect
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.resource_api import identity_of
+from fhir_bridge.resource_api import answer_of, identity_of
 from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.search import read_count
 from fhir_bridge.sending import Dispatcher
@@ -97,6 +97,7 @@ class OperationApi:
 
     async def _send_direct(self, request: Request, kind: ResourceType, client: Client) -> Response:
         if "id" in request.path_params:
+            client.require(kind.name, "u")
             stored = await self._stored(request, client)
             if stored.message is not None:
                 raise _refused("This was sent already.")
@@ -106,7 +107,7 @@ class OperationApi:
             resource = await self._posted(request)
             require_type(resource, kind.name)
             written = await self._writer.create(kind, {**resource, "status": "in-progress"}, client)
-        return self._answer(request, written.stored, written.status, written.issues)
+        return answer_of(request, written, client, self._base_url)
 
     async def _ask_preflight(self, request: Request, client: Client) -> Response:
         if self._preflight is None:
@@ -175,6 +176,7 @@ class OperationApi:
         return resource_response({"resourceType": "Parameters", "parameter": [parameter]})
 
     async def _resend(self, request: Request, kind: ResourceType, client: Client) -> Response:
+        client.require(kind.name, "r")  # what it says goes out again
         stored = await self._stored(request, client)
         resource = stored.resource()
         failed = [r for r in resource.get("recipient", ()) if self._failed(r)]
@@ -189,7 +191,7 @@ class OperationApi:
             "recipient": [_without_delivery(r, self._terms) for r in failed],
         }
         written = await self._writer.create(kind, again, client)
-        return self._answer(request, written.stored, written.status, written.issues)
+        return answer_of(request, written, client, self._base_url)
 
     async def _raw(self, request: Request, client: Client) -> Response:
         stored = await self._stored(request, client)
@@ -243,12 +245,6 @@ class OperationApi:
 
     def _failed(self, recipient: JSON) -> bool:
         return delivery_of(recipient, self._terms).get("code") in ("failed", "refused")
-
-    def _answer(
-        self, request: Request, stored: Stored, status: int, issues: Sequence[Issue]
-    ) -> Response:
-        location = f"{self._base_url}/{stored.type}/{stored.id}/_history/{stored.version}"
-        return stored_response(request, stored, status=status, location=location, issues=issues)
 
 
 def _prospect(prospect: Prospect) -> JSON:

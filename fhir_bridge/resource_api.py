@@ -32,7 +32,7 @@ from fhir_bridge.terms import JSON
 from fhir_bridge.write_rules import not_found
 from fhir_bridge.writing import Writer, Written
 
-__all__ = ["ResourceApi", "identity_of"]
+__all__ = ["ResourceApi", "answer_of", "identity_of"]
 
 INLINE_OCTETS = 16 * 1024  # reading so little costs less than a thread
 JSON_PATCH = "application/json-patch+json"
@@ -93,7 +93,7 @@ class ResourceApi:
         given = request.headers.get("if-none-exist")
         condition = request.query_params.multi_items() if given is None else _query(given)
         written = await self._writer.create(kind, resource, client, _criteria(condition))
-        return self._answer(request, written)
+        return answer_of(request, written, client, self._base_url)
 
     async def update(self, request: Request, kind: ResourceType, client: Client) -> Response:
         """Update a resource by id, or the one that the query matches."""
@@ -105,7 +105,7 @@ class ResourceApi:
         else:
             condition = _criteria(request.query_params.multi_items()) or []
             written = await self._writer.update_matching(kind, condition, resource, client)
-        return self._answer(request, written)
+        return answer_of(request, written, client, self._base_url)
 
     async def patch(self, request: Request, kind: ResourceType, client: Client) -> Response:
         """Patch a resource by JSON Patch or by merge patch."""
@@ -118,6 +118,7 @@ class ResourceApi:
         body = await body_of(request, self._limit_octets, {JSON_PATCH, *MERGE_PATCH})
         patch = await asyncio.to_thread(load_any, body)
         if media == JSON_PATCH:
+            client.require(kind.name, "r")  # RFC6902 4.6: `test` tells what is there
             change = partial(json_patch, operations=patch)
         elif isinstance(patch, dict):
             change = partial(merge_patch, patch=patch)
@@ -127,7 +128,7 @@ class ResourceApi:
         written = await self._writer.patch(
             kind, identity_of(request), change, client, _expected(request)
         )
-        return self._answer(request, written)
+        return answer_of(request, written, client, self._base_url)
 
     async def delete(self, request: Request, kind: ResourceType, client: Client) -> Response:
         """Delete a resource."""
@@ -140,12 +141,18 @@ class ResourceApi:
             return load(body)
         return await asyncio.to_thread(load, body)
 
-    def _answer(self, request: Request, written: Written) -> Response:
-        stored = written.stored
-        location = f"{self._base_url}/{stored.type}/{stored.id}/_history/{stored.version}"
-        return stored_response(
-            request, stored, status=written.status, location=location, issues=written.issues
-        )
+
+def answer_of(request: Request, written: Written, client: Client, base_url: str) -> Response:
+    """Return the answer to a write of `client`."""
+    stored = written.stored
+    return stored_response(
+        request,
+        stored,
+        status=written.status,
+        location=f"{base_url}/{stored.type}/{stored.id}/_history/{stored.version}",
+        issues=written.issues,
+        readable=client.scopes.allow(stored.type, "r"),
+    )
 
 
 def identity_of(request: Request, name: str = "id") -> UUID:

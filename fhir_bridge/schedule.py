@@ -32,7 +32,7 @@ from fhir_bridge.store import Stored
 from fhir_bridge.tables import fhir_due
 from fhir_bridge.terms import JSON, Terms
 
-__all__ = ["Schedule", "settle", "withdraw"]
+__all__ = ["Schedule", "is_waiting", "settle", "withdraw"]
 
 POLL_S: Final = 5.0
 BATCH: Final = 20
@@ -91,6 +91,12 @@ def withdraw(
             store.replace(connection, stored, revoked, now=now, terms=terms)
 
 
+def is_waiting(connection: sa.Connection, identity: UUID) -> bool:
+    """Say whether a request waits for its time."""
+    statement = sa.select(fhir_due.c.request_id).where(fhir_due.c.request_id == identity)
+    return connection.execute(statement).first() is not None
+
+
 class Schedule:
     """Sends what is due."""
 
@@ -131,12 +137,17 @@ class Schedule:
         if client is None or stored is None or stored.deleted:
             await self._database.write(lambda c: _forget(c, identity))
             return
+
+        def take(connection: sa.Connection, *_: object) -> None:
+            _take(connection, stored, client_id, now)
+
         try:
             client.require("CommunicationRequest", "u")
+            client.require("Communication", "c")
             message = communication_of(stored.resource(), identity, terms=self._terms)
-            await self._dispatcher.send(
-                message, Lifted(), client, beside=lambda c, *_: _take(c, identity, now)
-            )
+            await self._dispatcher.send(message, Lifted(), client, beside=take)
+        except _ChangedError:
+            return  # it is looked at again as it is now, if it still waits
         except DirectError as error:
             reason = error.reason
             if reason.retryable:  # the row stays
@@ -148,7 +159,7 @@ class Schedule:
         self, connection: sa.Connection, stored: Stored, reason: Reason, now: datetime
     ) -> None:
         """Put a request that could not be sent on hold: a person must act (fhir.md 3.4)."""
-        if not _forget(connection, stored.id):
+        if not is_waiting(connection, stored.id):
             return  # another process has sent it, or it was taken back
         coding = {"system": self._terms.system("delivery-reason"), "code": reason.code}
         held = {
@@ -156,7 +167,12 @@ class Schedule:
             "status": "on-hold",
             "statusReason": {"coding": [coding], "text": public_text(reason)},
         }
-        store.replace(connection, stored, held, now=now, terms=self._terms)
+        if store.replace(connection, stored, held, now=now, terms=self._terms) is not None:
+            _forget(connection, stored.id)
+
+
+class _ChangedError(Exception):
+    """A request is not what it was when it was taken up, or is sent already."""
 
 
 def _due(connection: sa.Connection, now: datetime) -> list[tuple[UUID, UUID]]:
@@ -169,15 +185,22 @@ def _due(connection: sa.Connection, now: datetime) -> list[tuple[UUID, UUID]]:
     return [(row.request_id, row.client_id) for row in connection.execute(statement)]
 
 
-def _take(connection: sa.Connection, identity: UUID, now: datetime) -> None:
-    """Take the row in the transaction that sends.
+def _take(connection: sa.Connection, stored: Stored, client_id: UUID, now: datetime) -> None:
+    """Take the row in the transaction that sends what `stored` says, as its client.
 
     Raises:
-        DirectError: RESOURCE_CONFLICT; it was sent, put off or revoked in the meantime.
+        _ChangedError: it was sent, put off, revoked or changed in the meantime.
     """
-    this = sa.and_(fhir_due.c.request_id == identity, fhir_due.c.due_at <= now)
+    this = sa.and_(
+        fhir_due.c.request_id == stored.id,
+        fhir_due.c.client_id == client_id,
+        fhir_due.c.due_at <= now,
+    )
     if connection.execute(fhir_due.delete().where(this)).rowcount != 1:
-        raise DirectError(Reason.RESOURCE_CONFLICT, "it is not due any more")
+        raise _ChangedError
+    present = store.by_id(connection, stored.id)
+    if present is None or present.version != stored.version:
+        raise _ChangedError
 
 
 def _forget(connection: sa.Connection, identity: UUID) -> bool:

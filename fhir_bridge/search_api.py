@@ -19,6 +19,7 @@ from starlette.responses import Response
 from certs.errors import Reason
 from certs.ports import Clock, Database
 from fhir_bridge.clients import Client
+from fhir_bridge.criteria import bad_search
 from fhir_bridge.exchange import form_of, prefers, resource_response
 from fhir_bridge.finding import Page, find
 from fhir_bridge.including import included
@@ -49,6 +50,8 @@ class SearchApi:
         pairs = await form_of(request) if posted else request.query_params.multi_items()
         strict = prefers(request, "handling") == "strict"
         if any(name == TYPE for name, _ in pairs):
+            if "patient" in request.path_params:
+                raise bad_search("not-supported", "_type is not searched within a patient.")
             # fhir.md 2 row 15: `Patient?_type=Patient,Practitioner` is how Medplum asks for both.
             return await self._in_types(pairs, client, strict=strict)
         query: Query | None = parse_query(kind, pairs, strict=strict)

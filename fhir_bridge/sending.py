@@ -31,16 +31,17 @@ from fhir_bridge.binary_rows import BinaryRow
 from fhir_bridge.blind_copies import Copy, copies_of, keep_copies
 from fhir_bridge.clients import Client
 from fhir_bridge.compose import Ancestry, compose
+from fhir_bridge.definitions import TYPES
+from fhir_bridge.enclosures import local_resources, mismatches, references_of, sent_along
 from fhir_bridge.groups import expanded, group_references
 from fhir_bridge.handover import letter_of, stored_form, with_urls
-from fhir_bridge.indexing import local_id
 from fhir_bridge.lifting import Lifted, binary_id
-from fhir_bridge.outbound import Content, Draft, contact_references, draft_of
+from fhir_bridge.outbound import Draft, draft_of
 from fhir_bridge.outcome import FhirError, Issue
 from fhir_bridge.ports import Bodies, Body, Outbox, Submission
 from fhir_bridge.records import store_tasks
 from fhir_bridge.requests import communication_of, due_at
-from fhir_bridge.store import Stored, insert, read
+from fhir_bridge.store import Stored, insert
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.threads import ancestry_of, find_message, in_thread
 
@@ -159,6 +160,7 @@ class Dispatcher:
         now, due = self._clock(), due_at(resource)
         if resource["resourceType"] != "CommunicationRequest" or due is None or due <= now:
             return False
+        client.require("Communication", "c")
         await self.draft(communication_of(resource, new_id(now), terms=self._terms), client)
         return True
 
@@ -169,8 +171,11 @@ class Dispatcher:
             FhirError: as `send` does, short of what the outbox finds.
         """
         resource = await self._expanded(resource, client)
-        literals = _literals(resource)
-        directory = await self._database.read(lambda c: _directory(c, literals, client))
+        for kind in sorted({literal.partition("/")[0] for literal in sent_along(resource)}):
+            if kind in TYPES and kind != "Binary":
+                client.require(kind, "r")  # it leaves to be read elsewhere
+        literals = references_of(resource)
+        directory = await self._database.read(lambda c: local_resources(c, literals, client))
         draft = draft_of(resource, directory=directory, terms=self._terms)
         if draft.sender.address.key not in client.mailboxes:
             issue = Issue("forbidden", "You may not send as this address.", "Communication.sender")
@@ -184,7 +189,9 @@ class Dispatcher:
         literals = groups | documents
         if not literals:
             return resource
-        found = await self._database.read(lambda c: _directory(c, literals, client))
+        if documents:
+            client.require("DocumentReference", "r")
+        found = await self._database.read(lambda c: local_resources(c, literals, client))
         some = {k: found[k] for k in documents & found.keys()}
         whole = with_files(resource, some, self._base_url)
         return expanded(whole, {k: found[k] for k in groups & found.keys()}, self._terms)
@@ -212,6 +219,8 @@ class Dispatcher:
         own = {row.id: row for row in lifted.binaries}
         wanted = {c.at: binary_id(c.url, self._base_url) for c in draft.contents if c.url}
         owners = client.owners
+        if not client.scopes.allow("Binary", "r"):
+            owners = frozenset({client.own})  # what it has uploaded itself
         rows = await self._database.read(
             lambda c: {at: own.get(i) or find_binary(c, i, owners) for at, i in wanted.items() if i}
         )
@@ -219,7 +228,7 @@ class Dispatcher:
             issue
             for content in draft.contents
             if content.url is not None
-            for issue in _mismatches(content, rows.get(content.at))
+            for issue in mismatches(content, rows.get(content.at))
         ]
         if issues:
             raise FhirError(Reason.RESOURCE_UNSUPPORTED, issues)
@@ -317,46 +326,3 @@ class Dispatcher:
         ):
             issue = Issue("conflict", "Another version is present.")
             raise FhirError(Reason.RESOURCE_CONFLICT, [issue], status=412)
-
-
-def _literals(resource: JSON) -> set[str]:
-    """Return the literal references that sending needs to follow."""
-    references = (
-        resource.get("sender", {}),
-        *resource.get("recipient", ()),
-        *(p.get("contentReference", {}) for p in resource.get("payload", ())),
-    )
-    found = {reference.get("reference", "#") for reference in references}
-    return {literal for literal in found if not literal.startswith("#")}
-
-
-def _directory(connection: sa.Connection, literals: set[str], client: Client) -> dict[str, JSON]:
-    """Return the resources that `literals` name, and what those say of where to reach them."""
-    found: dict[str, JSON] = {}
-    wanted = literals
-    for _ in range(2):
-        for literal in wanted:
-            identity = local_id(literal)
-            kind = literal.partition("/")[0]
-            stored = read(connection, kind, identity, client.owners) if identity else None
-            if stored is not None and not stored.deleted:
-                found[literal] = stored.resource()
-        wanted = {
-            literal
-            for literal in wanted & found.keys()
-            for literal in contact_references(found[literal])
-        } - found.keys()
-    return found
-
-
-def _mismatches(content: Content, row: BinaryRow | None) -> list[Issue]:
-    if row is None:
-        # fhir.md 3.4: nothing foreign is fetched (SSRF).
-        text = "Only a Binary of this server, and yours, can be attached."
-        return [Issue("not-found", text, f"{content.at}.url")]
-    issues = []
-    for name, said, is_ in (("size", content.size, row.size), ("hash", content.sha1, row.sha1)):
-        if said is not None and said != is_:
-            text = f"The {name} is not that of the Binary."
-            issues.append(Issue("invariant", text, f"{content.at}.{name}"))
-    return issues

@@ -136,7 +136,9 @@ def version(
         return present
     row = connection.execute(
         sa.select(fhir_version).where(
-            fhir_version.c.resource_id == identity, fhir_version.c.version == number
+            fhir_version.c.resource_id == identity,
+            fhir_version.c.version == number,
+            fhir_version.c.owner.in_(owners),  # it may have been another's then
         )
     ).one_or_none()
     return stored_of(row) if row else None

@@ -35,12 +35,18 @@ _APART: Final = frozenset({"AuditEvent", "Binary"})
 def types_of(pairs: Iterable[tuple[str, str]], client: Client) -> tuple[ResourceType, ...]:
     """Return the types that `_type` names; without it, every type that `client` may search.
 
+    Those that are a client's own may hold secrets, and are shown to who names them.
+
     Raises:
         FhirError: RESOURCE_INVALID; a type that is not searched here.
     """
     given = [value for name, value in pairs if name == TYPE]
     if not given:
-        return tuple(kind for kind in searched_types() if client.scopes.allow(kind.name, "s"))
+        return tuple(
+            kind
+            for kind in searched_types()
+            if client.scopes.allow(kind.name, "s") and not kind.of_client
+        )
     # FHIR: a comma is "or"; given twice, it is "and".
     wanted = set.intersection(*(set(filter(None, value.split(","))) for value in given))
     known = {kind.name for kind in searched_types()}

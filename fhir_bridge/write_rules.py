@@ -88,7 +88,10 @@ def owner_of(kind: ResourceType, resource: JSON, client: Client) -> str:
         return client.own
     if not kind.in_mailbox:
         return client.home
-    named = [resource.get("sender", {}), *resource.get("recipient", ())]
+    sender = resource.get("sender", {})
+    # What is to be sent is its sender's, and nobody's to read whom it is only meant for.
+    unsent = kind.name == "CommunicationRequest" or resource.get("status") == "preparation"
+    named = [sender] if sender and unsent else [sender, *resource.get("recipient", ())]
     for address in map(address_of, named):
         if address is not None and address in client.mailboxes:
             return address

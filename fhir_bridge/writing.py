@@ -32,9 +32,9 @@ from fhir_bridge.ports import Bodies, Outbox
 from fhir_bridge.read_state import follow
 from fhir_bridge.references import conditional_references, with_references
 from fhir_bridge.registry import ResourceType
-from fhir_bridge.requests import communication_of
+from fhir_bridge.requests import communication_of, is_active
 from fhir_bridge.resources import check, require_type
-from fhir_bridge.schedule import settle, withdraw
+from fhir_bridge.schedule import is_waiting, settle, withdraw
 from fhir_bridge.search import Query
 from fhir_bridge.sending import Beside, Dispatcher
 from fhir_bridge.store import Stored
@@ -215,6 +215,15 @@ class Writer:
         require_changeable(
             old.resource(), resource, message=old.message is not None, terms=self._terms
         )
+        if (
+            kind.name == "CommunicationRequest"
+            and is_active(resource)
+            and await self._database.read(lambda c: is_waiting(c, old.id))
+        ):
+            # It is sent later by who writes it now, who must be allowed to send all of it.
+            client.require("Communication", "c")
+            message = communication_of(resource, old.id, terms=self._terms)
+            await self._dispatcher.draft(message, client)
         return lifted
 
     def _replacement(self, old: Stored, resource: JSON, lifted: Lifted, client: Client) -> Work:
@@ -336,6 +345,7 @@ class Writer:
         beside: Beside | None = None,
     ) -> Written:
         """Send a Communication, or what a CommunicationRequest asks for."""
+        client.require("Communication", "c")
         status = 201 if old is None else 200
         if kind.name == "Communication":
             sent = await self._dispatcher.send(resource, lifted, client, old, beside)

@@ -7,6 +7,7 @@ import pytest
 
 from certs.errors import Reason
 from fhir_bridge.clients import disable_client
+from fhir_bridge.ports import Outbox
 from fhir_bridge.schedule import Schedule
 from fhir_bridge.sending import Dispatcher
 from fhir_bridge.terms import mailto_identifier
@@ -73,11 +74,11 @@ async def test_a_request_that_cannot_be_sent_is_not_stored(world: World) -> None
     assert (await world.http.get("/CommunicationRequest")).json()["total"] == 0
 
 
-def scheduled(world: World) -> Schedule:
+def scheduled(world: World, outbox: Outbox | None = None) -> Schedule:
     dispatcher = Dispatcher(
         database=world.database,
         bodies=world.bodies,
-        outbox=world.outbox,
+        outbox=outbox or world.outbox,
         clock=lambda: world.now,
         base_url=BASE,
         terms=TERMS,

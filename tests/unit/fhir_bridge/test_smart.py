@@ -357,6 +357,31 @@ def logged(world: World, **given: Any) -> tuple[httpx.AsyncClient, AccessLog]:
     return httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers), log
 
 
+async def test_each_write_of_a_transaction_is_recorded(world: World) -> None:
+    http, _ = logged(world)
+    async with http:
+        old = (await http.post("/Patient", json={"resourceType": "Patient"})).json()["id"]
+        kept = (await http.post("/Patient", json={"resourceType": "Patient"})).json()
+        entries: list[dict[str, Any]] = [
+            {
+                "resource": {"resourceType": "Patient"},
+                "request": {"method": "POST", "url": "Patient"},
+            },
+            {"resource": kept, "request": {"method": "PUT", "url": f"Patient/{kept['id']}"}},
+            {"request": {"method": "DELETE", "url": f"Patient/{old}"}},
+        ]
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+        answer = (await http.post("", json=bundle)).json()
+    made = answer["entry"][0]["response"]["location"].split("/")[-3]
+    events = await world.database.read(lambda c: audit.list_events(c, limit=10))
+    assert {(e.action, e.subject, e.outcome) for e in events[:4]} == {
+        ("fhir-create", f"Patient/{made}", "201"),
+        ("fhir-update", f"Patient/{kept['id']}", "200"),
+        ("fhir-delete", f"Patient/{old}", "204"),
+        ("fhir-bundle", "/", "200"),
+    }
+
+
 async def test_every_access_is_recorded_without_content(world: World) -> None:
     http, log = logged(world)
     async with http:
