@@ -70,6 +70,7 @@ def create_app(
     requests_per_minute: int = REQUESTS_PER_MINUTE,
     origins: Collection[str] = (),
     require_if_match: bool = False,
+    envelopes: bool = False,
     canonical: str = DEFAULT_CANONICAL,
     software: str = "",
     resource_octets: int = RESOURCE_OCTETS,
@@ -82,10 +83,10 @@ def create_app(
     send (see `endpoints.endpoint_of`); nowhere by default. `deliveries` runs the `Notifier`'s.
     `log` records each access, and `trail` is what administrators read. `origins` are the web
     pages that may call from a browser, as https://app.example. With `require_if_match` nothing is
-    changed or deleted without saying which version.
+    changed or deleted without saying which version. `envelopes`: what mail cannot carry goes along.
     """
     shared = _Shared(database, bodies, outbox, clock, base_url, Terms(canonical))
-    dispatcher = shared.dispatcher()
+    dispatcher = shared.dispatcher(envelopes)
     writer = shared.writer(dispatcher, decision_wait_s, hook_hosts, require_if_match)
     binaries = shared.binaries(binary_octets)
     routes = Routes(
@@ -134,7 +135,7 @@ class _Shared:
     base_url: str
     terms: Terms
 
-    def dispatcher(self) -> Dispatcher:
+    def dispatcher(self, envelopes: bool) -> Dispatcher:
         return Dispatcher(
             database=self.database,
             bodies=self.bodies,
@@ -142,6 +143,7 @@ class _Shared:
             clock=self.clock,
             base_url=self.base_url,
             terms=self.terms,
+            envelopes=envelopes,
         )
 
     def writer(

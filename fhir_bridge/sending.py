@@ -33,6 +33,7 @@ from fhir_bridge.clients import Client
 from fhir_bridge.compose import Ancestry, compose
 from fhir_bridge.definitions import TYPES
 from fhir_bridge.enclosures import local_resources, mismatches, references_of, sent_along
+from fhir_bridge.envelope import Enclosure, Facts, enclosed
 from fhir_bridge.groups import expanded, group_references
 from fhir_bridge.handover import letter_of, stored_form, with_urls
 from fhir_bridge.lifting import Lifted, binary_id
@@ -53,11 +54,15 @@ Beside = Callable[[sa.Connection, str, UUID], None]
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The stored Communication, the gateway's messages, and the elements that do not travel."""
+    """The stored Communication, the gateway's messages, and the elements that do not travel.
+
+    Those `in_envelope` do, for recipients whose gateway reads envelopes.
+    """
 
     id: UUID
     messages: tuple[UUID, ...]
     stays: tuple[str, ...]
+    in_envelope: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class _Ready:
 
     id: UUID
     now: datetime
+    resource: JSON
     draft: Draft
     ancestry: Ancestry
     binaries: Mapping[str, BinaryRow]
@@ -97,6 +103,7 @@ class Dispatcher:
         clock: Clock,
         base_url: str,
         terms: Terms,
+        envelopes: bool = False,
     ) -> None:
         self._database = database
         self._bodies = bodies
@@ -104,6 +111,7 @@ class Dispatcher:
         self._clock = clock
         self._base_url = base_url
         self._terms = terms
+        self._envelopes = envelopes
 
     async def send(
         self,
@@ -131,7 +139,8 @@ class Dispatcher:
             ancestry=ready.ancestry,
             ids=[new_id(ready.now) for _ in ready.draft.bcc],
         )
-        first, *others = [await self._submission(ready, copy) for copy in copies]
+        envelope = await self._envelope(ready)
+        first, *others = [await self._submission(ready, copy, envelope) for copy in copies]
         stored = stored_form(
             resource,
             ready.draft,
@@ -149,7 +158,9 @@ class Dispatcher:
 
         message = await self._outbox.submit(replace(first, copies=tuple(others)), record)
         messages = (message, *(copy.id for copy in copies[1:] if copy.id is not None))
-        return Sent(ready.id, messages, ready.draft.stays)
+        carried = envelope.elements if envelope else frozenset()
+        stays = tuple(name for name in ready.draft.stays if name not in carried)
+        return Sent(ready.id, messages, stays, tuple(n for n in ready.draft.stays if n in carried))
 
     async def waits(self, resource: JSON, client: Client) -> bool:
         """Say whether `resource` is a request to send at a later time.
@@ -207,7 +218,23 @@ class Dispatcher:
         )
         now = self._clock()
         identity = replaces.id if replaces else new_id(now)
-        return _Ready(identity, now, draft, ancestry, binaries, lifted.octets, replaces)
+        octets = lifted.octets
+        return _Ready(identity, now, resource, draft, ancestry, binaries, octets, replaces)
+
+    async def _envelope(self, ready: _Ready) -> Enclosure | None:
+        """Return the part that carries what mail cannot, where that is wanted and possible."""
+        # A blind copy is a message of its own, of which the others' envelopes could tell.
+        if not self._envelopes or ready.draft.bcc:
+            return None
+        return await asyncio.to_thread(
+            enclosed,
+            ready.resource,
+            ready.draft,
+            Facts(ready.id, ready.message_id, ready.ancestry.in_reply_to, ready.now),
+            binaries=ready.binaries,
+            base_url=self._base_url,
+            terms=self._terms,
+        )
 
     async def _binaries(self, draft: Draft, lifted: Lifted, client: Client) -> dict[str, BinaryRow]:
         """Return the Binary row behind each content, by its `at`.
@@ -234,17 +261,19 @@ class Dispatcher:
             raise FhirError(Reason.RESOURCE_UNSUPPORTED, issues)
         return {at: row for at, row in rows.items() if row is not None}
 
-    async def _submission(self, ready: _Ready, copy: Copy) -> Submission:
+    async def _submission(
+        self, ready: _Ready, copy: Copy, envelope: Enclosure | None
+    ) -> Submission:
         return Submission(
             sender=ready.draft.sender.address,
             recipients=tuple(mailbox.address for mailbox in copy.recipients),
-            content=await self._written(ready, copy),
+            content=await self._written(ready, copy, envelope),
             message_id=copy.message_id,
             wants_dispatched=ready.draft.wants_dispatched,
             id=copy.id,
         )
 
-    async def _written(self, ready: _Ready, copy: Copy) -> Body:
+    async def _written(self, ready: _Ready, copy: Copy, envelope: Enclosure | None) -> Body:
         """Write the message into a new body."""
         sink = self._bodies.sink()
         try:
@@ -265,6 +294,9 @@ class Dispatcher:
                     binaries=ready.binaries,
                     files=files,
                 )
+                if envelope is not None:
+                    attachments = (*letter.attachments, envelope.attachment)
+                    letter = replace(letter, attachments=attachments)
                 await asyncio.to_thread(compose, letter, sink, boundary=f"=_{ready.id.hex}")
             return await sink.finish()
         except BaseException:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from certs.errors import Reason
 from fhir_bridge.clients import Client
@@ -34,6 +35,8 @@ __all__ = [
     "stale",
     "staying",
 ]
+
+_ENVELOPED: Final = "This element travels in the envelope, for gateways that read it."
 
 
 def means_sending(kind: ResourceType, resource: JSON, old: Stored | None = None) -> bool:
@@ -101,18 +104,20 @@ def owner_of(kind: ResourceType, resource: JSON, client: Client) -> str:
     raise FhirError(Reason.RESOURCE_UNSUPPORTED, [Issue("required", text, f"{kind.name}.sender")])
 
 
-def staying(kind: ResourceType, names: Sequence[str]) -> tuple[Issue, ...]:
-    """Return what a client is told of the elements `names`, which are not in the message sent."""
+def staying(
+    kind: ResourceType, names: Sequence[str], in_envelope: Sequence[str] = ()
+) -> tuple[Issue, ...]:
+    """Return what a client is told of the elements `names`, which are not in the message sent.
+
+    Those `in_envelope` are, for whoever reads envelopes.
+    """
+    told = dict.fromkeys(names, "This element does not travel.")
+    told.update(dict.fromkeys(in_envelope, _ENVELOPED))
+    if "sent" in told:
+        told["sent"] = "The time of sending is set by the gateway."
     return tuple(
-        Issue(
-            "informational",
-            "The time of sending is set by the gateway."
-            if name == "sent"
-            else "This element does not travel.",
-            f"{kind.name}.{name}",
-            severity="information",
-        )
-        for name in names
+        Issue("informational", text, f"{kind.name}.{name}", severity="information")
+        for name, text in told.items()
     )
 
 

@@ -376,7 +376,7 @@ class Writer:
         stored = await self._database.read(
             lambda c: store.read(c, kind.name, identity, client.mailboxes)
         )
-        return Written(fresh(stored), status, staying(kind, sent.stays))
+        return Written(fresh(stored), status, staying(kind, sent.stays, sent.in_envelope))
 
     def _keep(self, connection: sa.Connection, lifted: Lifted, identity: UUID, owner: str) -> None:
         for body in lifted.bodies:

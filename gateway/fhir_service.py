@@ -102,6 +102,7 @@ class FhirService:
             requests_per_minute=fhir.requests_per_minute,
             origins=fhir.origins,
             require_if_match=fhir.require_if_match,
+            envelopes=fhir.fhir_envelope,
             software=version("direct-gateway"),
         )
         await self._listener.serve(
@@ -138,6 +139,7 @@ class FhirService:
             clock=utc_now,
             base_url=self._listener.base_url,
             terms=terms,
+            envelopes=self._config.fhir.fhir_envelope,
         )
         return Schedule(database=self._database, dispatcher=dispatcher, clock=utc_now, terms=terms)
 
