@@ -112,13 +112,20 @@ async def open_sandbox(
     window_s: float = 3600.0,
     mailboxes: Mapping[str, Mailbox] = MappingProxyType({}),
     hook_hosts: Sequence[str] = (),
+    envelopes: bool = False,
 ) -> AsyncIterator[Sandbox]:
     """Run two HISPs that trust each other, with all their data under `folder`.
 
     `window_s`: how many seconds a sender waits for a notification. `mailboxes`: addresses that
-    have a mail server of their own. `hook_hosts`: where subscriptions may send.
+    have a mail server of their own. `hook_hosts`: where subscriptions may send. `envelopes`: what
+    mail cannot carry travels beside it.
     """
     now = utc_now()
+    fhir = Fhir(
+        listen=HostPort(host=LOOPBACK, port=0),
+        hook_hosts=tuple(hook_hosts),
+        fhir_envelope=envelopes,
+    )
     plans = (
         _plan("Hillside Clinic", "direct.hillside.example", "dr.rivera", folder / "hillside"),
         _plan("Lakeview Hospital", "direct.lakeview.example", "dr.chen", folder / "lakeview"),
@@ -129,9 +136,7 @@ async def open_sandbox(
         resolver = await responder.start(LOOPBACK, 0)
         stack.push_async_callback(responder.stop)
         made = [
-            await _set_up(
-                plan, _config(plan, plans, resolver, window_s, mailboxes, hook_hosts), now
-            )
+            await _set_up(plan, _config(plan, plans, resolver, window_s, mailboxes, fhir), now)
             for plan in plans
         ]
         for plan, one in zip(plans, made, strict=True):
@@ -170,14 +175,14 @@ def _config(
     resolver: tuple[str, int],
     window_s: float,
     mailboxes: Mapping[str, Mailbox],
-    hook_hosts: Sequence[str],
+    fhir: Fhir,
 ) -> Config:
     anywhere = HostPort(host=LOOPBACK, port=0)
     return Config(
         gateway=Gateway(hostname=f"gw.{plan.domain}", data=plan.folder),
         backbone=Smtp(listen=plan.backbone),
         edge=Smtp(listen=anywhere),
-        fhir=Fhir(listen=anywhere, hook_hosts=tuple(hook_hosts)),
+        fhir=fhir,
         discovery=Discovery(
             resolver=HostPort(host=resolver[0], port=resolver[1]), private_addresses=True
         ),

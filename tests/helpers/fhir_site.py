@@ -78,9 +78,11 @@ class FhirSite:
 
 
 @asynccontextmanager
-async def fhir_site(folder: Path, hook_hosts: Sequence[str] = ()) -> AsyncIterator[FhirSite]:
+async def fhir_site(
+    folder: Path, hook_hosts: Sequence[str] = (), envelopes: bool = False
+) -> AsyncIterator[FhirSite]:
     """Run the two HISPs."""
-    async with open_sandbox(folder, hook_hosts=hook_hosts) as sandbox:
+    async with open_sandbox(folder, hook_hosts=hook_hosts, envelopes=envelopes) as sandbox:
         yield FhirSite(sandbox)
 
 

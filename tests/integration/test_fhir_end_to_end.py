@@ -40,7 +40,7 @@ class Pair:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    async with fhir_site(tmp_path_factory.mktemp("end-to-end")) as site:
+    async with fhir_site(tmp_path_factory.mktemp("end-to-end"), envelopes=True) as site:
         sender, receiver = await site.app("anna"), await receiving(site)
         add_empty_zone(site, NOWHERE)
         async with sender.http() as out, receiver.http() as into:
@@ -353,6 +353,47 @@ async def test_a_chain_of_ten_replies_is_one_thread_on_both_sides(pair: Pair) ->
         query = {"part-of": header, "_sort": "sent,_lastUpdated"}
         thread = (await http.get("/Communication", params=query)).json()
         assert {texts(e["resource"])[0] for e in thread["entry"]} == set(map(str, range(11)))
+
+
+async def test_what_mail_cannot_carry_arrives_in_the_envelope(pair: Pair) -> None:
+    scan = os.urandom(3000)
+    patient = {"resourceType": "Patient", "id": "patient", "name": [{"family": "Müller"}]}
+    more: dict[str, Any] = {
+        "language": "de",
+        "contained": [patient],
+        "subject": {"reference": "#patient"},
+        "category": [{"text": "Befund"}],
+        "reasonCode": [{"text": "Zweite Meinung"}],
+        "encounter": {"reference": "https://ehr.example/fhir/Encounter/7"},
+        "note": [{"text": "Ruft um 12 Uhr zurück ✓"}],
+        "extension": [{"url": "https://ehr.example/ext", "valueString": "x"}],
+    }
+    payload = [
+        {"contentString": "Erstens."},
+        {"contentAttachment": await uploaded(pair, scan, "image/png", "scan.png")},
+        {"contentString": "Zweitens."},
+    ]
+    message = await sent(pair, [pair.receiver.mailbox], payload=payload, **more)
+    found = await received(pair, message, pair.receiver.mailbox)
+    assert {n: found[n] for n in more if n not in ("contained", "extension")} == {
+        n: more[n] for n in more if n not in ("contained", "extension")
+    }
+    assert more["extension"][0] in found["extension"]
+    assert patient in found["contained"]
+    assert [next(iter(p.keys() - {"extension"})) for p in found["payload"]] == [
+        "contentString",
+        "contentAttachment",
+        "contentString",
+    ]
+    [picture] = attachments(found)
+    assert await octets(pair.into, picture) == scan
+    envelope = next(e for e in found["extension"] if e["url"].endswith("/envelope"))
+    url = envelope["valueReference"]["reference"]
+    bundle = (await pair.into.get(f"/{url}", headers={"accept": "*/*"})).json()
+    assert bundle["entry"][0]["resource"]["resourceType"] == "MessageHeader"
+    # Nothing of it was lost, or added, on the way through the signature.
+    raw = (await pair.into.get(f"/Communication/{found['id']}/$raw")).content
+    assert b"envelope=direct-message" in raw
 
 
 async def test_a_subscriber_is_told_by_a_direct_message(pair: Pair) -> None:
