@@ -239,14 +239,20 @@ def _communication(envelope: _Envelope) -> JSON:
 def _says_more(communication: JSON) -> bool:
     """Say whether one that carries no element of its own says what the mail does not."""
     payloads = communication.get("payload", [])
-    attachments = [p["contentAttachment"] for p in payloads if "contentAttachment" in p]
     return (
         communication.get("priority") in ("routine", "stat")
-        or communication.get("topic", {}).keys() > {"text"}
+        or bool(communication.get("topic", {}).keys() - {"text"})
         or any("contentString" in payload for payload in payloads[1:])
-        or any(len(payload.get("extension", ())) > 1 for payload in payloads)
-        or any(attachment.keys() - {"contentType", "title"} for attachment in attachments)
+        or not all(_is_plain(payload) for payload in payloads)
     )
+
+
+def _is_plain(payload: JSON) -> bool:
+    """Say whether the mail says all of `payload`, which is in an envelope."""
+    if "contentString" in payload:
+        return payload.keys() == {"contentString"}
+    attachment = payload["contentAttachment"]
+    return len(payload["extension"]) == 1 and attachment.keys() <= {"contentType", "title"}
 
 
 def _actor(mailbox: Mailbox) -> JSON:

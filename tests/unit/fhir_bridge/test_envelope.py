@@ -239,6 +239,27 @@ async def test_a_message_that_mail_says_whole_has_no_envelope(world: World) -> N
     assert parts(await sent(world)) == []
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"priority": "routine"}, id="priority"),
+        pytest.param({"topic": {"coding": [{"code": "x"}]}}, id="topic-without-text"),
+        pytest.param({"payload": [{"contentString": "a"}, {"contentString": "b"}]}, id="texts"),
+        pytest.param(
+            {"payload": [{"contentString": "a", "extension": [FOREIGN]}]}, id="payload-extension"
+        ),
+    ],
+)
+async def test_what_mail_says_less_exactly_is_in_the_envelope(
+    world: World, more: dict[str, Any]
+) -> None:
+    found = received(await sent(world, **more))
+    assert was_read(found)
+    assert {name: found[name] for name in more if name != "payload"} == {
+        name: more[name] for name in more if name != "payload"
+    }
+
+
 async def test_the_same_message_makes_the_same_resource(world: World) -> None:
     message = await sent(world, **MORE)
     assert received(message) == received(message)
