@@ -99,6 +99,13 @@ class BinaryApi:
             headers["content-range"] = f"bytes {start}-{start + length - 1}/{row.size}"
         return StreamingResponse(self._octets(row, start, length), status, headers)
 
+    async def whole(self, identity: UUID, client: Client) -> bytes | None:
+        """Return all of the Binary `identity`; None where it is too large to be taken whole."""
+        row = await self._find(identity, client)
+        if row.size > JSON_OCTETS_MAX:
+            return None
+        return b"".join([block async for block in self._octets(row, 0, row.size)])
+
     async def delete(self, request: Request, client: Client) -> Response:
         """Delete an upload. One that a message has is kept (fhir.md 2 row 12)."""
         row = await self._find(identity_of(request), client)

@@ -31,7 +31,7 @@ _FROZEN: Final = (
 )
 _DELETABLE: Final = frozenset({"preparation", "entered-in-error"})
 # Extensions of a Communication that tell of its signature, its octets, where it came from.
-_CLAIMS: Final = ("direct-trust", "raw-message", "envelope")
+_CLAIMS: Final = ("direct-trust", "raw-message", "envelope", "not-judged")
 # Made by the gateway; a client reads them.
 OURS_ONLY: Final = frozenset({"Provenance", "AuditEvent"})
 

@@ -75,6 +75,10 @@ OPERATIONS: Final = (
         "The received message as it was decrypted, message/rfc822.",
     ),
     Operation(
+        "forwarded", "GET", ("Communication",), False, True, False,
+        "The messages that are attached to a message, each as a Communication that nobody judged.",
+    ),
+    Operation(
         "validate", "POST", (), True, True, False,
         "Say what is wrong with a resource, posted or stored, storing nothing.",
     ),

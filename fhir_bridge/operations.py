@@ -23,6 +23,7 @@ from fhir_bridge.binary_api import BinaryApi
 from fhir_bridge.clients import Client
 from fhir_bridge.delivery import delivery_of
 from fhir_bridge.exchange import body_of, resource_response
+from fhir_bridge.forwarded import DATA_OCTETS_MAX, attached_messages, forwarded
 from fhir_bridge.inbox import Thread, mark_read, threads
 from fhir_bridge.indexing import interval, local_id
 from fhir_bridge.operation_definitions import Operation
@@ -92,6 +93,8 @@ class OperationApi:
                 return await self._subscriptions.binding_token(request, client)
             case "raw":
                 return await self._raw(request, client)
+            case "forwarded":
+                return await self._forwarded(request, client)
             case _:
                 return await self._validate(request, kind, client)
 
@@ -200,6 +203,26 @@ class OperationApi:
         if identity is None:
             raise not_found()
         return await self._binaries.serve(request, identity, client)
+
+    async def _forwarded(self, request: Request, client: Client) -> Response:
+        stored = await self._stored(request, client)
+        listed = attached_messages(stored.resource(), self._terms)
+        bundle: JSON = {"resourceType": "Bundle", "type": "collection"}
+        entries = []
+        for identity in listed:
+            message = await self._binaries.whole(identity, client)
+            if message is None:
+                continue
+            resource = await asyncio.to_thread(
+                forwarded,
+                message,
+                parent=stored.id,
+                binary=identity,
+                room_octets=DATA_OCTETS_MAX // len(listed),
+                terms=self._terms,
+            )
+            entries.append({"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource})
+        return resource_response({**bundle, "entry": entries} if entries else bundle)
 
     async def _validate(self, request: Request, kind: ResourceType, client: Client) -> Response:
         resource = await self._posted_or_stored(request, kind, client)

@@ -180,7 +180,7 @@ class Routes:
     ) -> Route:
         """Return the route of an operation on one type."""
         needs = [(kind.name, OPERATION_SCOPES[operation.name])]
-        if operation.name == "raw":
+        if operation.name in ("raw", "forwarded"):
             needs.append(("Binary", "r"))
 
         async def endpoint(request: Request) -> Response:

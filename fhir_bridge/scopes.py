@@ -59,6 +59,7 @@ OPERATIONS: Final = {
     "preflight": "c",
     "inbox": "rs",
     "mark-read": "u",
+    "forwarded": "r",
     "resend": "u",
     "get-ws-binding-token": "r",
     "raw": "r",

@@ -92,7 +92,9 @@ STRING = st.builds(
     st.fixed_dictionaries({}, optional={"extension": some(EXTENSION)}),
 )
 TYPES = st.sampled_from(["application/pdf", "application/json; charset=utf-8", "image/png", "x/y"])
-ATTACHED = st.tuples(TYPES, LINE, st.binary(min_size=1, max_size=60), st.sampled_from(["", "de"]))
+# Of what is called .xml the receiver says what it is.
+TITLE = LINE.map(lambda name: f"{name}.bin")
+ATTACHED = st.tuples(TYPES, TITLE, st.binary(min_size=1, max_size=60), st.sampled_from(["", "de"]))
 PAYLOAD = st.lists(STRING | ATTACHED, min_size=1, max_size=5)
 ACTOR = st.builds(
     lambda name, local: {
