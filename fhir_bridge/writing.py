@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -38,7 +37,7 @@ from fhir_bridge.schedule import is_waiting, settle, withdraw
 from fhir_bridge.search import Query
 from fhir_bridge.sending import Beside, Dispatcher
 from fhir_bridge.store import Stored
-from fhir_bridge.subscription_rules import subscribed
+from fhir_bridge.subscription_rules import require_room, subscribed
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.write_rules import (
     condition_of,
@@ -158,6 +157,8 @@ class Writer:
             found = match(connection, query, client, now) if query else None
             if found is not None:
                 return Written(found, 200)
+            if kind.name == "Subscription":
+                require_room(connection, client)
             self._keep(connection, lifted, identity, owner)
             stored = store.insert(
                 connection, resource, identity=identity, owner=owner, now=now, terms=self._terms
@@ -306,8 +307,7 @@ class Writer:
         if old is None or old.message is None:
             require_no_claims(resource, self._terms)
         if kind.name == "Subscription":
-            rules = partial(subscribed, resource, old, client, self._hook_hosts, self._terms)
-            await self._database.read(rules)
+            subscribed(resource, old, client, self._hook_hosts, self._terms)
         wanted = conditional_references(resource)
         if wanted:
             now = self._clock()

@@ -152,3 +152,29 @@ async def test_a_conditional_reference_is_resolved(world: World) -> None:
     await world.http.post("/Patient", json=PATIENT)
     draft["subject"]["reference"] = "Patient?family=Helberg"
     assert (await world.http.post("/Communication", json=draft)).status_code == 412
+
+
+async def test_each_subscription_of_a_transaction_counts(world: World) -> None:
+    watched = {
+        "resourceType": "Subscription",
+        "status": "active",
+        "reason": "live list",
+        "criteria": "Communication?direction=inbound",
+        "channel": {"type": "websocket"},
+    }
+    answer = await posted(
+        world, "transaction", *(entry("POST", "Subscription", watched) for _ in range(101))
+    )
+    assert (answer.status_code, answer.json()["issue"][0]["code"]) == (409, "too-costly")
+    assert await total(world, "Subscription") == 0
+    made = await posted(
+        world, "transaction", *(entry("POST", "Subscription", watched) for _ in range(100))
+    )
+    assert made.status_code == 200, made.text
+    old = made.json()["entry"][0]["resource"]["id"]
+    assert await statuses(
+        world,
+        "transaction",
+        entry("POST", "Subscription", watched),
+        entry("DELETE", f"Subscription/{old}"),
+    ) == ["201", "204"]
