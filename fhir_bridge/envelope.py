@@ -133,7 +133,12 @@ def enclosed(
     octets = dump(_bundle(envelope, communication))
     if len(octets) > ENVELOPE_OCTETS_MAX:
         return None
-    whole = {n for n, item in carried.items() if not _is_less(item, _foreign(n, resource, terms))}
+    whole = {
+        name
+        for name in CARRIED
+        if name in communication
+        and not _is_less(communication[name], _foreign(name, resource, terms))
+    }
     part = Attachment(_CONTENT_TYPE, TITLE, None, False, lambda: iter([octets]))
     return Enclosure(part, frozenset(whole))
 

@@ -26,7 +26,7 @@ from fhir_bridge.mime_parts import mime_part_of
 from fhir_bridge.outcome import FhirError
 from fhir_bridge.portable import Border, arriving
 from fhir_bridge.references import with_references
-from fhir_bridge.resources import check, load
+from fhir_bridge.resources import check, load, require_type
 from fhir_bridge.terms import JSON, MAILTO, Terms, extension_value, message_id_of
 
 __all__ = ["with_envelope"]
@@ -93,14 +93,13 @@ def _read(message: BinaryIO, part: Part, terms: Terms) -> JSON | None:
         [entry] = entries
         if header.resource.get("focus") != [{"reference": entry.url}]:
             return None
+        require_type(entry.resource, "Communication")
         check(entry.resource)
     except FhirError:
         return None
     said = entry.resource
     source = f"{MAILTO}{address_of(said.get('sender', {}))}"
-    if str(header.resource["source"].get("endpoint", "")).lower() != source:
-        return None
-    return said if said["resourceType"] == "Communication" else None
+    return said if str(header.resource["source"].get("endpoint")).lower() == source else None
 
 
 @dataclass(frozen=True, slots=True)

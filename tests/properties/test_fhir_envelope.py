@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from certs.address import parse_address
 from fhir_bridge.binary_rows import BinaryRow, measure
-from fhir_bridge.compose import Ancestry, compose
+from fhir_bridge.compose import Ancestry, Attachment, compose
 from fhir_bridge.envelope import Facts, enclosed
 from fhir_bridge.handover import letter_of
 from fhir_bridge.inbound import InboundView, Reading, view
+from fhir_bridge.mime import decoded, index
 from fhir_bridge.outbound import draft_of
 from fhir_bridge.resources import check
 from fhir_bridge.terms import DIRECT_MEDIUM, Terms, mailto_identifier, mid_identifier
@@ -211,3 +213,85 @@ def test_the_whole_resource_comes_out_as_it_went_in(
     assert seen(message) == made
     digests = [row.sha256 for row in made.binaries[: len(rows)]]
     assert digests == [row.sha256 for row, _ in rows.values()]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(
+        ["#patient", "Patient/1", f"{THERE}/Patient/1", "mailto:x@y.example", "#", "2026", "urn:x",
+         TERMS.extension("direct-trust"), TERMS.extension("mime-part")]
+    ),
+    lambda children: st.lists(children, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["url", "extension", "reference", "identifier", "value", "text", "coding",
+                         "valueString", "contentString", "contentAttachment", "resourceType",
+                         "id", "_text", "display", "system"]),
+        children,
+        max_size=3,
+    ),
+    max_leaves=8,
+)  # fmt: skip
+GIVEN: dict[str, Any] = {
+    "resourceType": "Communication",
+    "status": "in-progress",
+    "sender": {"identifier": mailto_identifier("anna@direct.hillside.example")},
+    "recipient": [{"identifier": mailto_identifier(str(BEN))}],
+    "contained": [{"resourceType": "Patient", "id": "patient", "name": [{"family": "H"}]}],
+    "subject": {"reference": "#patient"},
+    "topic": {"text": "Referral", "coding": [{"code": "x"}]},
+    "note": [{"text": "n"}],
+    "payload": [{"contentString": "a"}, {"contentString": "b"}],
+}
+
+
+def bundle_of(message: bytes) -> dict[str, Any]:
+    [part] = [p for p in index(io.BytesIO(message)).root.leaves() if p.filename]
+    bundle: dict[str, Any] = json.loads(b"".join(decoded(io.BytesIO(message), part)))
+    return bundle
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Return every place in a JSON value: what holds it, and by which name or number."""
+    found = []
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        named = item.items() if isinstance(item, dict) else enumerate(item)
+        for name, child in named:
+            found.append((item, name))
+            if isinstance(child, dict | list):
+                pending.append(child)
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_whatever_is_changed_in_an_envelope_the_mail_stays_what_it_is(data: st.DataObject) -> None:
+    message = carried(GIVEN, {})
+    bundle = bundle_of(message)
+    for _ in range(data.draw(st.integers(1, 3))):
+        holder, name = data.draw(st.sampled_from(places(bundle)))
+        holder[name] = data.draw(VALUES)
+    letter = letter_of(
+        draft_of(GIVEN, directory={}, terms=TERMS),
+        message_id=MESSAGE_ID, date=NOW, ancestry=Ancestry(), binaries={}, files={},
+    )  # fmt: skip
+    octets = json.dumps(bundle).encode()
+    kind = "application/fhir+json; envelope=direct-message"
+    part = Attachment(kind, "x.json", None, False, lambda: iter([octets]))
+    out = io.BytesIO()
+    compose(replace(letter, attachments=(part,)), out, boundary="=_3f1c2f6e7a0e4b53")
+    found = seen(out.getvalue()).communication
+    check(found)
+    assert found["sender"] == GIVEN["sender"]
+    [recipient] = found["recipient"]
+    assert recipient["identifier"] == mailto_identifier(str(BEN))
+    assert found["topic"]["text"] == "Referral"
+    assert found["status"] == "completed"
+    assert found["identifier"][0] == mid_identifier(MESSAGE_ID)
+    strings = [p["contentString"] for p in found["payload"] if "contentString" in p]
+    assert "\n\n".join(strings) == "a\n\nb"
+    ours = [e["url"] for e in found["extension"] if e["url"].startswith(TERMS.canonical)]
+    stated = ["thread-id", "direction", "raw-message", "direct-trust"]
+    assert ours[:4] == [TERMS.extension(name) for name in stated]
+    assert ours[4:] in ([], [TERMS.extension("envelope")])
+    assert f"{THERE}/" not in json.dumps(found)
