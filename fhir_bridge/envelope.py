@@ -47,6 +47,7 @@ __all__ = [
     "Enclosure",
     "Facts",
     "enclosed",
+    "fits",
     "other_identifiers",
     "unmarked",
 ]
@@ -54,8 +55,9 @@ __all__ = [
 EVENT: Final = "direct-message"
 # The parameter of the part's media type by which a receiver knows it, and its value.
 MARK: Final = ("envelope", EVENT)
-# Ours: some hundred times what the elements of a message take.
+# Ours: some hundred times what the elements of a message take. To judge an object costs 50 us.
 ENVELOPE_OCTETS_MAX: Final = 2 * 1024 * 1024
+OBJECTS_MAX: Final = 5000
 TITLE: Final = "communication.fhir.json"
 # What mail has no place for. `topic` and `priority`, too, say more than Subject and Importance.
 CARRIED: Final[tuple[str, ...]] = (
@@ -131,7 +133,7 @@ def enclosed(
     except FhirError:  # without what stays here it is less than FHIR demands
         return None
     octets = dump(_bundle(envelope, communication))
-    if len(octets) > ENVELOPE_OCTETS_MAX:
+    if not fits(octets):
         return None
     whole = {
         name
@@ -159,6 +161,11 @@ def _foreign(name: str, resource: JSON, terms: Terms) -> Any:
 
 def _is_less(passed: Any, whole: Any) -> bool:
     return isinstance(passed, list) and len(passed) < len(whole)
+
+
+def fits(octets: bytes) -> bool:
+    """Say whether an envelope is within the limits; a brace within a text counts as an object."""
+    return len(octets) <= ENVELOPE_OCTETS_MAX and octets.count(b"{") <= OBJECTS_MAX
 
 
 def other_identifiers(resource: Mapping[str, Any]) -> list[JSON]:

@@ -19,7 +19,14 @@ from typing import Any, BinaryIO, Final
 
 from fhir_bridge.binary_rows import clean
 from fhir_bridge.delivery import address_of
-from fhir_bridge.envelope import CARRIED, ENVELOPE_OCTETS_MAX, EVENT, MARK, other_identifiers
+from fhir_bridge.envelope import (
+    CARRIED,
+    ENVELOPE_OCTETS_MAX,
+    EVENT,
+    MARK,
+    fits,
+    other_identifiers,
+)
 from fhir_bridge.message_bundle import read_message
 from fhir_bridge.mime import Index, Part, decoded
 from fhir_bridge.mime_parts import mime_part_of
@@ -83,6 +90,8 @@ def _read(message: BinaryIO, part: Part, terms: Terms) -> JSON | None:
         octets += block
         if len(octets) > ENVELOPE_OCTETS_MAX:
             return None
+    if not fits(octets):
+        return None
     try:
         bundle = read_message(load(octets))
         header, *entries = bundle.entries

@@ -27,6 +27,8 @@ from fhir_bridge.terms import JSON, MAILTO
 
 __all__ = ["with_actors", "with_patient"]
 
+# Each is a query, and who writes decides how many there are.
+_IDENTIFIERS_MAX: Final = 50
 # In this order: a person rather than a role of theirs, a role rather than a place.
 _ACTORS: Final = ("Practitioner", "PractitionerRole", "Organization", "HealthcareService")
 
@@ -178,7 +180,7 @@ def _named(actor: JSON, known: Mapping[str, Stored]) -> JSON:
 
 
 def _identifiers(patient: Mapping[str, Any]) -> list[tuple[str | None, str]]:
-    stated = patient.get("identifier", ())
+    stated = patient.get("identifier", ())[:_IDENTIFIERS_MAX]
     return [(i["system"], i["value"]) for i in stated if "system" in i and "value" in i]
 
 

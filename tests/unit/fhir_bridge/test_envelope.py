@@ -19,7 +19,7 @@ from fhir.resources.R4B import get_fhir_model_class
 from certs.address import parse_address
 from certs.ports import Database
 from fhir_bridge.api import create_app
-from fhir_bridge.envelope import ENVELOPE_OCTETS_MAX, unmarked
+from fhir_bridge.envelope import ENVELOPE_OCTETS_MAX, OBJECTS_MAX, unmarked
 from fhir_bridge.inbound import NoticeShown, Reading, view
 from fhir_bridge.resources import check, load
 from fhir_bridge.terms import extension_value
@@ -387,6 +387,14 @@ async def test_one_that_is_too_large_is_not_sent_and_that_is_told(world: World) 
     found = await told(world, note=[note, note, note])
     assert found == {"Communication.note": "This element does not travel."}
     assert parts(world.outbox.message()) == []
+
+
+async def test_one_of_too_many_objects_is_neither_sent_nor_read(world: World) -> None:
+    notes = [{"text": "x"}] * OBJECTS_MAX
+    found = await told(world, note=notes)
+    assert found == {"Communication.note": "This element does not travel."}
+    forged = changed(await sent(world, **MORE), lambda bundle: focus(bundle).update(note=notes))
+    assert received(forged) == received(forged, Reading())
 
 
 async def test_a_reply_agrees_with_its_headers(world: World) -> None:

@@ -14,7 +14,7 @@ from tests.unit.fhir_bridge.test_hl7v2 import ADT, MRN
 
 __all__ = ["world"]  # the fixture: its gateway has the setting on
 
-HELBERG = {
+HELBERG: dict[str, Any] = {
     "resourceType": "Patient",
     "id": "p1",
     "identifier": [{"system": MRN, "value": "6578946"}],
@@ -110,3 +110,17 @@ async def test_a_local_patient_is_found_by_what_the_envelope_states(world: World
     assert "patient" not in [item["id"] for item in found["contained"]]
     within = await world.http.get(f"/{literal}/Communication")
     assert found["id"] in within.text
+
+
+@pytest.mark.parametrize(("before", "is_found"), [(49, True), (50, False)])
+async def test_no_more_than_fifty_numbers_are_looked_up(
+    world: World, before: int, is_found: bool
+) -> None:
+    local = await stored(world, "Patient", identifier=HELBERG["identifier"])
+    others = [{"system": "urn:oid:9.9", "value": str(number)} for number in range(before)]
+    patient = {**HELBERG, "identifier": [*others, *HELBERG["identifier"]]}
+    sender = communication()["sender"]
+    message = await sent(world, sender=sender, recipient=[sender], **about(patient))
+    identity = await world.receive(message, reading=READING)
+    found = (await world.http.get(f"/Communication/{identity}")).json()
+    assert (found["subject"] == {"reference": f"Patient/{local['id']}"}) is is_found
