@@ -34,6 +34,7 @@ from fhir_bridge.terms import (
     URI_SYSTEM,
     Terms,
     extension,
+    extension_value,
     mailto_identifier,
     mid_identifier,
 )
@@ -122,6 +123,8 @@ def enclosed(
 
     `binaries` has the Binary of each content by its `at`; `base_url` is that of this server.
     """
+    if extension_value(resource, terms.extension("internal")) is True:
+        return None
     border = leaving(base_url, terms)
     carried = _carried(resource, border)
     envelope = _Envelope(resource, draft, facts, carried, binaries, border, terms)

@@ -27,7 +27,7 @@ from fhir_bridge.definitions import TYPES
 from fhir_bridge.delivery import RecipientState
 from fhir_bridge.export_api import SETTLED
 from fhir_bridge.hook_calls import Event
-from fhir_bridge.inbound import NoticeShown
+from fhir_bridge.inbound import NoticeShown, Reading
 from fhir_bridge.operation_definitions import OPERATIONS
 from fhir_bridge.records import delivery_changed
 from fhir_bridge.search_definitions import search_parameters
@@ -38,6 +38,7 @@ from gateway.access_trail import AccessTrail
 from gateway.sample_ccda import continuity_of_care_document
 from tests.helpers.fhir_site import CLIENTS
 from tests.helpers.xdm import metadata, package
+from tests.properties.test_fhir_envelope import GIVEN, bundle_of, carried
 from tests.unit.fhir_bridge.conftest import (
     ANNA,
     BASE,
@@ -53,6 +54,7 @@ from tests.unit.fhir_bridge.conftest import (
 )
 from tests.unit.fhir_bridge.test_derived import ccda, mail
 from tests.unit.fhir_bridge.test_directory import MINIMAL, direct
+from tests.unit.fhir_bridge.test_forwarded import outer
 from tests.unit.fhir_bridge.test_hl7v2 import ADT
 from tests.unit.fhir_bridge.test_hl7v2 import mail as mail_of_parts
 from tests.unit.fhir_bridge.test_process_message import message as message_about
@@ -100,6 +102,7 @@ async def test_everything_the_api_emits_is_valid(world: World) -> None:
     await go_wrong(world)
     emitted += socket_bundles(emitted)
     emitted += await audit_events(world)
+    emitted.append(bundle_of(carried(GIVEN, {})))
     everything = list({json.dumps(r, sort_keys=True): r for r in map_all(emitted)}.values())
     kinds = {resource["resourceType"] for resource in everything}
     # Issue 7, point 2, and whatever else is served.
@@ -180,6 +183,10 @@ async def receive(world: World) -> None:
         await world.receive(
             PLAIN.replace(b"<2@", b"<7@"), notice=NoticeShown(kind, "<2@x.example>")
         )
+    enveloped = carried(GIVEN, {})
+    await world.receive(enveloped, reading=Reading(envelopes=True))
+    attached = await world.receive(outer(PLAIN, enveloped))
+    await world.http.get(f"/Communication/{attached}/$forwarded")
     await world.receive(PLAIN.replace(b"<2@", b"<8@"), status=InboundStatus.IN_PROGRESS)
     for trust in (
         replace(TRUST, binding="address-bound"),

@@ -302,6 +302,12 @@ async def test_a_client_is_told_what_stays_for_its_own_sake(world: World) -> Non
     assert found == {"Communication.note": "This element does not travel."}
 
 
+async def test_a_communication_that_is_internal_has_no_envelope(world: World) -> None:
+    internal = {"url": TERMS.extension("internal"), "valueBoolean": True}
+    message = await sent(world, **{**MORE, "extension": [FOREIGN, internal]})
+    assert len(parts(message)) == 2
+
+
 async def test_what_is_private_stays(world: World) -> None:
     internal = [{"url": TERMS.extension("internal"), "valueBoolean": True}]
     patient = {
