@@ -24,6 +24,7 @@ from certs.ids import new_id
 from certs.ports import Clock, Database
 from fhir_bridge.clients import Client
 from fhir_bridge.definitions import TYPES
+from fhir_bridge.durable import made_durable
 from fhir_bridge.exchange import body_of, resource_response
 from fhir_bridge.message_answer import answer_of, issues_of
 from fhir_bridge.message_bundle import Message, read_message
@@ -74,17 +75,24 @@ class MessageApi:
         _require_here(name for name, _ in request.query_params.multi_items())
         body = await body_of(request, self._limit_octets)
         message = await asyncio.to_thread(lambda: read_message(_content(load(body))))
-        known = await self._database.read(lambda c: find_processed(c, message, client))
+        known = await self._processed(message, client)
         if known is not None:
             return await self._answered(message, known, client)
         try:
             await self._send(message, client)
         except DirectError as error:
             return await self._failed(message, error, client)
-        sent = await self._database.read(lambda c: find_processed(c, message, client))
+        sent = await self._processed(message, client)
         if sent is None:
             raise DirectError(Reason.INTERNAL, "a message was sent and is not known")
         return await self._answered(message, sent, client)
+
+    async def _processed(self, message: Message, client: Client) -> Processed | None:
+        """Return what is known of a message that was sent, and is durable."""
+        known = await self._database.read(lambda c: find_processed(c, message, client))
+        if known is not None:
+            await made_durable(self._database)
+        return known
 
     async def _send(self, message: Message, client: Client) -> None:
         resource = await asyncio.to_thread(
@@ -105,7 +113,7 @@ class MessageApi:
     async def _failed(self, message: Message, error: DirectError, client: Client) -> Response:
         """Answer what was not sent; nothing of it is kept, so that it may be sent anew."""
         # Another request may have been first with the very same message.
-        known = await self._database.read(lambda c: find_processed(c, message, client))
+        known = await self._processed(message, client)
         if known is not None:
             return await self._answered(message, known, client)
         status, issues = issue_of(error)

@@ -24,6 +24,7 @@ from fhir_bridge import store
 from fhir_bridge.binaries import add_binaries
 from fhir_bridge.clients import Client
 from fhir_bridge.conditions import match, places_of
+from fhir_bridge.durable import made_durable
 from fhir_bridge.immutability import require_changeable, require_deletable, require_no_claims
 from fhir_bridge.lifting import Lifted, lift
 from fhir_bridge.outcome import FhirError, Issue
@@ -114,6 +115,7 @@ class Writer:
         if query is not None:
             found = await self._database.read(lambda c: match(c, query, client, self._clock()))
             if found is not None:
+                await made_durable(self._database)
                 return Written(found, 200)
         lifted = await self._checked(kind, resource, client)
         if means_sending(kind, resource) and not await self._dispatcher.waits(resource, client):

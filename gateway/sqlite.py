@@ -73,8 +73,10 @@ class SqliteEngine:
     def __init__(self, path: Path, lock_wait_s: float) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The file holds health information: only its owner may read it. SQLite gives the -wal
-        # and -shm files the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # and -shm files the same mode. One that is there is left alone: who closes it drops all
+        # locks that this process has on it (fcntl, POSIX).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         wait = f"busy_timeout={lock_wait_s * 1000:.0f}"
         writing = _engine(path, wait, "foreign_keys=ON", _SAVEPOINTS, _SYNCED_LATER)
         statements = Statements(writing.dialect)
@@ -135,6 +137,7 @@ class SqliteEngine:
 
     def _migrate(self, upgrade: Callable[[sa.Connection], None]) -> None:
         try:
+            self._migrator.empty_log()
             with self._migrator.transaction() as connection:
                 upgrade(connection)
                 if connection.exec_driver_sql("PRAGMA foreign_key_check").first():
@@ -155,18 +158,25 @@ class SqliteEngine:
         """The writer thread: batch after batch, until the None that `close` puts."""
         while (first := self._writes.get()) is not None:
             batch = _Batch([first])
-            with batch, self._turns.turn(), self._writer.transaction() as connection:
-                self._log.mend()
-                first.run_in_savepoint(connection)
-                for order in _waiting(self._writes):
-                    batch.orders.append(order)
-                    order.run_in_savepoint(connection)
+            with batch, self._turns.turn():
+                self._begin_log()
+                with self._writer.transaction() as connection:
+                    first.run_in_savepoint(connection)
+                    for order in _waiting(self._writes):
+                        batch.orders.append(order)
+                        order.run_in_savepoint(connection)
             batch.era = self._log.era
             self._committed.put(batch)
         self._committed.put(None)
         self._syncer.join()  # the last connection to be closed removes the log
         self._writer.close()
         self._turns.close()
+
+    def _begin_log(self) -> None:
+        """See that all that stands in the log is known to be on the disk, or will be."""
+        if self._writer.connect() or self._log.is_lost:
+            self._writer.empty_log()
+            self._log.begin()
 
     def _sync_all(self) -> None:
         """The thread that acknowledges: what was committed is on the disk when it is told."""
@@ -258,7 +268,9 @@ class _Order(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self.error = error
+        # A future takes every exception but this one, which no caller could tell from its own.
+        stray = isinstance(error, StopIteration)
+        self.error = RuntimeError("the work raised StopIteration") if stray else error
         return True
 
 
@@ -284,7 +296,7 @@ class _Batch:
     ) -> bool:
         if error is not None:
             for order in self.orders:
-                order.error = error
+                order.error = order.error or error
         return True
 
     def tell(self) -> None:
@@ -311,21 +323,51 @@ class _Line:
     def transaction(self) -> Iterator[sa.Connection]:
         """Yield the connection in a transaction that is committed at the end."""
         try:
-            if self._connection is None:
-                self._connection = PreparedConnection(self._engine, self._statements)
-            with self._connection.begin():
+            connection = self._connected()
+            with connection.begin():
                 # The driver's own way: a listener for "begin" would cost every statement.
-                self._connection.connection.cursor().execute(self._begin)
-                yield self._connection
+                connection.connection.cursor().execute(self._begin)
+                yield connection
         except BaseException:
             self.close()
             raise
+
+    def connect(self) -> bool:
+        """Connect, and say whether it was not connected."""
+        was_not = self._connection is None
+        self._connected()
+        return was_not
+
+    def empty_log(self) -> None:
+        """Copy all of the log into the database, synced, and begin it anew.
+
+        Raises:
+            sqlite3.OperationalError: the disk fails, or others do not stop to read the log.
+        """
+        try:
+            _empty_log(self._connected().connection.cursor())
+        except BaseException:
+            self.close()
+            raise
+
+    def _connected(self) -> sa.Connection:
+        if self._connection is None:
+            self._connection = PreparedConnection(self._engine, self._statements)
+        return self._connection
 
     def close(self) -> None:
         """Let go of the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _empty_log(cursor: Any) -> None:
+    [(busy, *_)] = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if busy:
+        raise sqlite3.OperationalError("database is locked")
+    # The log is a file from the first read on.
+    cursor.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
 
 
 def _engine(path: Path, *pragmas: str) -> sa.Engine:

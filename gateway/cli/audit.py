@@ -132,7 +132,9 @@ def verify(
     kept = Head(int(match[1]), match[2]) if match else None
 
     async def work(site: Site) -> tuple[int | None, Head]:
-        return await site.database.read(lambda c: (trail.verify(c, known=kept), trail.head(c)))
+        found = await site.database.read(lambda c: (trail.verify(c, known=kept), trail.head(c)))
+        await _made_durable(site)
+        return found
 
     broken, head = on_site(config, work) if file is None else _verified(file, kept)
     show(
@@ -148,7 +150,14 @@ def verify(
 
 
 async def _page(site: Site, last: int, size: int) -> Sequence[AuditEvent]:
-    return await site.database.read(lambda c: trail.events_since(c, last, limit=size))
+    found = await site.database.read(lambda c: trail.events_since(c, last, limit=size))
+    await _made_durable(site)
+    return found
+
+
+async def _made_durable(site: Site) -> None:
+    """Return when what was read is on the disk: what leaves the machine is taken back no more."""
+    await site.database.write(lambda _: None)
 
 
 def _verified(file: Path, known: Head | None) -> tuple[int | None, Head]:

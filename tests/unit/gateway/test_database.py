@@ -64,6 +64,16 @@ async def test_a_work_that_raises_leaves_nothing_and_its_caller_hears_the_error(
     assert await database.read(names) == []
 
 
+async def test_a_work_that_ends_an_iteration_of_its_own_keeps_nobody_waiting(
+    database: SqlDatabase,
+) -> None:
+    works = [pause("a"), lambda _: next(iter(())), pause("b")]
+    async with asyncio.timeout(10):
+        gathered = asyncio.gather(*(database.write(w) for w in works), return_exceptions=True)
+        results = await gathered
+    assert [type(r) for r in results] == [str, RuntimeError, str]
+
+
 async def test_a_failing_work_does_not_undo_the_others_of_its_batch(
     database: SqlDatabase,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The log counts as synced until a sync fails, and again once it was written anew."""
+"""The log counts as synced until a sync fails, and again once it was begun anew."""
 
 from __future__ import annotations
 
@@ -19,51 +19,54 @@ def log(tmp_path: Path) -> WriteAheadLog:
     return WriteAheadLog(tmp_path / "gateway.db")
 
 
-def test_a_log_that_sqlite_has_removed_is_in_the_database(log: WriteAheadLog) -> None:
-    log.sync(log.era)
-
-
-def test_a_log_that_took_the_place_of_another_is_synced(log: WriteAheadLog, file: Path) -> None:
-    file.write_bytes(b"one")
-    log.sync(log.era)
-    file.unlink()
-    file.symlink_to("/dev/null")  # which cannot be synced
-    with pytest.raises(OSError, match="Invalid argument"):
-        log.sync(log.era)
-
-
-def test_after_a_sync_that_failed_none_counts_until_the_log_is_written_anew(
-    log: WriteAheadLog, file: Path
-) -> None:
-    content = bytes(range(256)) * 10_000  # more than is written at once
-    before = log.era
-    file.symlink_to("/dev/null")
-    with pytest.raises(OSError, match="Invalid argument"):
-        log.sync(before)
-    file.unlink()
-    file.write_bytes(content)
+def test_a_log_that_was_not_begun_is_lost(log: WriteAheadLog, file: Path) -> None:
+    file.write_bytes(b"what others have left")
+    assert log.is_lost
     with pytest.raises(OSError, match="failed before"):
         log.sync(log.era)
-    log.mend()
+
+
+def test_a_log_that_is_not_there_cannot_begin(log: WriteAheadLog) -> None:
+    with pytest.raises(FileNotFoundError):
+        log.begin()
+    assert log.is_lost
+
+
+def test_after_a_sync_that_failed_none_counts_until_the_log_is_begun_anew(
+    log: WriteAheadLog, file: Path
+) -> None:
+    file.symlink_to("/dev/null")  # which cannot be synced
+    log.begin()
+    before = log.era
+    assert not log.is_lost
+    with pytest.raises(OSError, match="Invalid argument"):
+        log.sync(before)
+    file.unlink()
+    file.write_bytes(b"one")
+    assert log.is_lost
+    with pytest.raises(OSError, match="failed before"):
+        log.sync(log.era)
+    log.begin()
+    assert not log.is_lost
     log.sync(log.era)
-    assert file.read_bytes() == content
     with pytest.raises(OSError, match="failed before"):  # what was committed then
         log.sync(before)
-    log.close()
 
 
-def test_a_disk_that_still_fails_is_not_taken_for_mended(log: WriteAheadLog, file: Path) -> None:
-    before = log.era
-    file.symlink_to("/dev/null")
-    with pytest.raises(OSError, match="Invalid argument"):
-        log.sync(before)
-    with pytest.raises(OSError, match="Invalid argument"):
-        log.mend()
-    assert log.era == before
-
-
-def test_a_log_without_fault_is_not_written_anew(log: WriteAheadLog, file: Path) -> None:
+def test_what_was_committed_before_the_log_was_emptied_without_a_fault_is_durable(
+    log: WriteAheadLog, file: Path
+) -> None:
     file.write_bytes(b"one")
-    written = file.stat().st_mtime_ns
-    log.mend()
-    assert file.stat().st_mtime_ns == written
+    log.begin()
+    before = log.era
+    log.begin()  # another connection writes to it by now
+    log.sync(before)
+
+
+def test_a_log_that_is_closed_syncs_nothing(log: WriteAheadLog, file: Path) -> None:
+    file.write_bytes(b"one")
+    log.begin()
+    for _ in range(2):
+        log.close()
+    with pytest.raises(OSError, match="closed"):
+        log.sync(log.era)
