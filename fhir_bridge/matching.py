@@ -26,7 +26,8 @@ from fhir_bridge.criteria import Criterion, Token
 from fhir_bridge.finding import find
 from fhir_bridge.registry import COMMON
 from fhir_bridge.store import Stored, stored_of
-from fhir_bridge.subscriptions import criteria_of, has_ended, wants
+from fhir_bridge.subscription_rules import require_open
+from fhir_bridge.subscriptions import has_ended, wants
 from fhir_bridge.tables import fhir_change, fhir_notification, fhir_resource, fhir_socket_token
 from fhir_bridge.terms import JSON
 
@@ -142,8 +143,8 @@ def concerns(
     if client is None:
         return False
     try:
-        query = criteria_of(resource)
-    except DirectError:  # what was understood once need not be for ever
+        query = require_open(resource, client)
+    except DirectError:  # what was open, and understood, once need not be for ever
         return False
     this_one = Criterion(COMMON[0], None, (Token(None, str(about)),))
     narrowed = replace(
@@ -157,9 +158,15 @@ def subscriber_of(connection: sa.Connection, subscription: Stored) -> Client | N
     return find_client(connection, UUID(subscription.owner.removeprefix("client:")))
 
 
-def may_be_told(client: Client, resource: Stored) -> bool:
-    """Say whether `resource` is still the client's to read."""
-    return resource.owner in client.owners and client.scopes.allow(resource.type, "r")
+def may_be_told(client: Client, subscription: JSON, resource: Stored) -> bool:
+    """Say whether `resource` is still the client's to read, and the criteria to search by."""
+    if resource.owner not in client.owners or not client.scopes.allow(resource.type, "r"):
+        return False
+    try:
+        require_open(subscription, client)
+    except DirectError:
+        return False
+    return True
 
 
 def present(connection: sa.Connection, identity: UUID) -> Stored | None:

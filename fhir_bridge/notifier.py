@@ -125,11 +125,12 @@ class Notifier:
             await self._database.write(lambda c: self._tidy(c, now))
         if not await self._database.read(matching.anything_changed):
             return 0
-        changes = await self._database.write(lambda c: self._match(c, now))
+        changes = await self._database.write(self._match)
         self._deliveries.wake()
         return changes
 
-    def _match(self, connection: sa.Connection, now: datetime) -> int:
+    def _match(self, connection: sa.Connection) -> int:
+        now = self._clock()  # not before its turn to write: websockets look back for a while only
         changes, told = matching.match(connection, now)
         for subscription in sorted(told):
             self._deliveries.put(connection, subscription, now)
@@ -248,7 +249,7 @@ def _work(connection: sa.Connection, subscription: UUID, now: datetime) -> _Work
         return _Work(owed, stored, resource, client, None) if owed else None
     told = matching.present(connection, owed.resource)
     # Asked again: a mailbox or a scope may have been taken from the client since the match.
-    if told is None or not matching.may_be_told(client, told):
+    if told is None or not matching.may_be_told(client, resource, told):
         return owed
     return _Work(owed, stored, resource, client, told)
 

@@ -8,22 +8,28 @@ Standards:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from certs.errors import DirectError
 from fhir_bridge.clients import Client, find_client
 from fhir_bridge.hook_calls import Event
 from fhir_bridge.matching import is_served, may_be_told, present
 from fhir_bridge.socket_tokens import grant_of
-from fhir_bridge.tables import fhir_notification
+from fhir_bridge.store import Stored, stored_of
+from fhir_bridge.subscription_rules import require_open
+from fhir_bridge.tables import fhir_notification, fhir_resource
+from fhir_bridge.terms import JSON
 
-__all__ = ["Bindable", "News", "bindable", "news_of"]
+__all__ = ["Bindable", "News", "Seen", "Wanted", "bindable", "news_of"]
 
-NEWS_MAX = 200  # at one look
+EACH_MAX: Final = 50  # of one subscription at one look, so that none keeps the others waiting
+TOGETHER: Final = 500  # subscriptions of one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,28 @@ class Bindable:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """From when on to look, and what was passed on since."""
+
+    since: datetime
+    told: Set[UUID] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class News:
-    """One event of one subscription."""
+    """One event of one subscription. `event` None: it is not to be told (any more)."""
 
     id: UUID
     created_at: datetime
-    event: Event
+    event: Event | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there is to tell of one subscription in its order: all that happened up to `through`."""
+
+    news: Sequence[News]
+    through: datetime
 
 
 def bindable(
@@ -51,60 +73,115 @@ def bindable(
     opener: Client | None,
     now: datetime,
 ) -> Bindable | None:
-    """Return what `token`, or for the client that opened the socket `subscription`, may bind."""
+    """Return what `token`, or for the client that opened the socket `subscription`, may bind.
+
+    What `token` would tell was open to whoever got it; here the opener's scopes are asked.
+    """
     found: Bindable | None = None
     if token is not None:
         grant = grant_of(connection, token, now)
         found = Bindable(grant.subscription, grant.client, grant.issued_at) if grant else None
     elif subscription is not None and opener is not None:
         found = Bindable(subscription, opener.id, now)
-    if found is None or _allowed(connection, found.subscription, found.client, now) is None:
+    if found is None:
+        return None
+    client = find_client(connection, found.client)
+    resource = _served(present(connection, found.subscription), client, now)
+    if resource is None or (token is None and opener and not _open_to(opener, resource)):
         return None
     return found
 
 
 def news_of(
-    connection: sa.Connection,
-    wanted: Collection[tuple[UUID, UUID]],
-    since: datetime,
-    now: datetime,
-) -> dict[tuple[UUID, UUID], list[News]]:
-    """Return the events since `since` of each subscription that its client may still have."""
-    found: dict[tuple[UUID, UUID], list[News]] = {}
-    allowed: dict[UUID, tuple[tuple[UUID, UUID], Client]] = {}
-    for subscription, identity in wanted:
-        client = _allowed(connection, subscription, identity, now)
-        if client is not None:
-            found[subscription, identity] = []
-            allowed[subscription] = (subscription, identity), client
-    table = fhir_notification.c
-    rows = connection.execute(
-        sa.select(table.id, table.subscription_id, table.resource_id, table.created_at)
-        .where(
-            table.kind == "socket",
-            table.subscription_id.in_(allowed),
-            table.created_at >= since,
-        )
-        .order_by(table.created_at)
-        .limit(NEWS_MAX)
-    )
-    for row in rows.all():
-        key, client = allowed[row.subscription_id]
-        told = present(connection, row.resource_id)
-        if told is not None and may_be_told(client, told):
-            event = Event(row.id, f"{told.type}/{told.id}", told.version, told.body)
-            found[key].append(News(row.id, row.created_at, event))
+    connection: sa.Connection, wanted: Mapping[tuple[UUID, UUID], Wanted], now: datetime
+) -> dict[tuple[UUID, UUID], Seen]:
+    """Return the news of each pair of a subscription and a client that may still have them."""
+    found: dict[tuple[UUID, UUID], Seen] = {}
+    clients = {identity: find_client(connection, identity) for _, identity in wanted}
+    stored = _with_latest(connection, [subscription for subscription, _ in wanted])
+    concerned: dict[UUID, Stored | None] = {}
+    for (subscription, identity), want in wanted.items():
+        one, latest = stored.get(subscription, (None, None))
+        client = clients[identity]
+        resource = _served(one, client, now)
+        if resource is None or client is None:
+            continue
+        seen = Seen((), now)
+        if latest is not None and latest >= want.since:
+            rows, through = _rows(connection, subscription, want, now)
+            for about in {row.resource_id for row in rows} - concerned.keys():
+                concerned[about] = present(connection, about)
+            news = [_news(row, concerned[row.resource_id], client, resource) for row in rows]
+            seen = Seen(news, through)
+        found[subscription, identity] = seen
     return found
 
 
-def _allowed(
-    connection: sa.Connection, subscription: UUID, client: UUID, now: datetime
-) -> Client | None:
-    """Return the client where the subscription is a websocket of its own, and served."""
-    stored, found = present(connection, subscription), find_client(connection, client)
-    if stored is None or found is None or stored.type != "Subscription":
+def _with_latest(
+    connection: sa.Connection, subscriptions: Sequence[UUID]
+) -> dict[UUID, tuple[Stored, datetime | None]]:
+    """Return each subscription that is not deleted, with the time of its last event."""
+    table = fhir_notification.c
+    latest = (
+        sa.select(table.created_at)
+        .where(table.subscription_id == fhir_resource.c.id, table.kind == "socket")
+        .order_by(table.created_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    statement = sa.select(fhir_resource, latest.label("latest"))
+    found: dict[UUID, tuple[Stored, datetime | None]] = {}
+    for start in range(0, len(subscriptions), TOGETHER):
+        some = fhir_resource.c.id.in_(subscriptions[start : start + TOGETHER])
+        for row in connection.execute(statement.where(some, fhir_resource.c.deleted.is_(False))):
+            found[row.id] = stored_of(row), row.latest
+    return found
+
+
+def _rows(
+    connection: sa.Connection, subscription: UUID, want: Wanted, now: datetime
+) -> tuple[list[sa.Row[Any, Any, Any]], datetime]:
+    """Return what was not told yet, and the time up to which that is all."""
+    table = fhir_notification.c
+    # What was told is read once more, and must not fill the page.
+    limit = EACH_MAX + len(want.told)
+    rows = connection.execute(
+        sa.select(table.id, table.resource_id, table.created_at)
+        .where(
+            table.subscription_id == subscription,
+            table.kind == "socket",
+            table.created_at >= want.since,
+        )
+        .order_by(table.created_at, table.id)
+        .limit(limit)
+    ).all()
+    through = rows[-1].created_at if len(rows) == limit else now
+    return [row for row in rows if row.id not in want.told], through
+
+
+def _news(
+    row: sa.Row[Any, Any, Any], told: Stored | None, client: Client, subscription: JSON
+) -> News:
+    event = None
+    if told is not None and may_be_told(client, subscription, told):
+        event = Event(row.id, f"{told.type}/{told.id}", told.version, told.body)
+    return News(row.id, row.created_at, event)
+
+
+def _served(stored: Stored | None, client: Client | None, now: datetime) -> JSON | None:
+    """Return the subscription where it is a websocket of the client's own, and served."""
+    if stored is None or client is None or stored.type != "Subscription":
         return None
     resource = stored.resource()
-    if stored.owner != found.own or resource["channel"]["type"] != "websocket":
+    if stored.owner != client.own or resource["channel"]["type"] != "websocket":
         return None
-    return found if is_served(resource, now) else None
+    return resource if is_served(resource, now) else None
+
+
+def _open_to(opener: Client, subscription: JSON) -> bool:
+    try:
+        opener.require("Subscription", "r")
+        require_open(subscription, opener)
+    except DirectError:
+        return False
+    return True

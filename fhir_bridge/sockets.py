@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -27,8 +28,9 @@ from certs.ports import Clock, Database
 from fhir_bridge.auth import caller
 from fhir_bridge.clients import Client
 from fhir_bridge.hook_calls import Event
+from fhir_bridge.matching import SOCKET_KEPT
 from fhir_bridge.resources import dump
-from fhir_bridge.socket_news import News, bindable, news_of
+from fhir_bridge.socket_news import Seen, Wanted, bindable, news_of
 from fhir_bridge.socket_protocol import (
     Bind,
     BindById,
@@ -47,6 +49,7 @@ SOCKETS_MAX: Final = 1000
 CLIENT_SOCKETS_MAX: Final = 100  # so that one client leaves room for the others
 BINDINGS_MAX: Final = 100  # of one socket
 WAITING_MAX: Final = 256  # messages that a slow reader may be behind
+NEWS_WAITING_MAX: Final = 200  # of which news; what is more waits in the database
 MESSAGE_CHARACTERS: Final = 4096
 REFUSALS_MAX: Final = 5
 UNBOUND_S: Final = 60.0  # how long a socket may stay open for nothing
@@ -54,6 +57,8 @@ SEND_S: Final = 20.0
 POLL_S: Final = 0.25
 # A change may be committed a little after one with a later time.
 LATE: Final = timedelta(seconds=10)
+# A reader so far behind would soon miss what is forgotten: it is let go, and knows.
+OVERDUE: Final = SOCKET_KEPT - timedelta(minutes=1)
 _POLICY: Final = 1008
 _TOO_BIG: Final = 1009
 _TRY_LATER: Final = 1013
@@ -69,8 +74,12 @@ class _Binding:
     client: UUID
     token: str | None
     since: datetime
-    told: dict[UUID, datetime] = field(default_factory=dict)
+    told: dict[UUID, datetime] = field(default_factory=dict)  # what is older than `since` is not
     count: int = 0
+
+    @property
+    def key(self) -> tuple[UUID, UUID]:
+        return self.subscription, self.client
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +97,11 @@ class _Socket:
         """Whose it is: who opened it, and whose subscriptions it is bound to."""
         opened = {self.client.id} if self.client is not None else set()
         return opened | {binding.client for binding in self.bindings.values()}
+
+    @property
+    def has_room(self) -> bool:
+        """Say whether news may be added; some room is left for answers."""
+        return self.waiting.qsize() < NEWS_WAITING_MAX
 
     def say(self, text: str) -> None:
         """Send `text` when the reader is ready; one that does not read is let go."""
@@ -232,33 +246,45 @@ class Sockets:
             await asyncio.sleep(POLL_S)
 
     async def _tell_once(self) -> None:
-        bindings = [b for s in self._sockets for b in s.bindings.values()]
-        if not bindings:
+        # Who is bound while this looks is told at the next look.
+        bound = [(s, binding) for s in self._sockets for binding in s.bindings.values()]
+        if not bound:
             return
-        wanted = {(binding.subscription, binding.client) for binding in bindings}
-        since, now = min(binding.since for binding in bindings), self._clock()
-        found = await self._database.read(lambda c: news_of(c, wanted, since, now))
-        for socket in list(self._sockets):
-            for binding in list(socket.bindings.values()):
-                news = found.get((binding.subscription, binding.client))
-                if news is None:  # not served any more, or not theirs
-                    socket.bindings.pop(binding.subscription, None)
-                else:
-                    self._tell_binding(socket, binding, news, now)
+        now = self._clock()
+        # A reader that is behind keeps nobody else waiting: it is not looked for until it has room.
+        full = {socket for socket in self._sockets if not socket.has_room}
+        wanted = _wanted(binding for socket, binding in bound if socket not in full)
+        for socket, binding in bound:
+            if socket in full:
+                socket.behind = socket.behind or now - binding.since > OVERDUE
+                wanted.setdefault(binding.key, Wanted(now))
+        found = await self._database.read(lambda c: news_of(c, wanted, now))
+        for socket, binding in bound:
+            if socket.bindings.get(binding.subscription) is not binding:
+                continue
+            seen = found.get(binding.key)
+            if seen is None:  # not served any more, or not theirs
+                del socket.bindings[binding.subscription]
+            elif socket not in full:
+                self._tell_binding(socket, binding, seen, now)
+                if seen.news:
+                    await asyncio.sleep(0)  # others have their turn
 
-    def _tell_binding(
-        self, socket: _Socket, binding: _Binding, found: list[News], now: datetime
-    ) -> None:
-        for news in found:
+    def _tell_binding(self, socket: _Socket, binding: _Binding, seen: Seen, now: datetime) -> None:
+        through = seen.through
+        for news in seen.news:
             if news.created_at < binding.since or news.id in binding.told:
                 continue
+            if not socket.has_room:
+                through = news.created_at
+                break
             binding.told[news.id] = news.created_at
-            binding.count += 1
-            socket.say(self._said(binding, news.event, now))
-        if binding.told:
-            horizon = max(binding.since, max(binding.told.values()) - LATE)
-            binding.since = horizon
-            binding.told = {i: at for i, at in binding.told.items() if at >= horizon}
+            if news.event is not None:
+                binding.count += 1
+                socket.say(self._said(binding, news.event, now))
+        # Also where nothing came: what is looked through again is short.
+        binding.since = max(binding.since, min(through, now) - LATE)
+        binding.told = {i: at for i, at in binding.told.items() if at >= binding.since}
 
     def _said(self, binding: _Binding, event: Event, now: datetime) -> str:
         if binding.token is None:
@@ -267,6 +293,20 @@ class Sockets:
             binding.subscription, "active", event, binding.count, self._base_url, now
         )
         return dump(bundle).decode()
+
+
+def _wanted(bindings: Iterable[_Binding]) -> dict[tuple[UUID, UUID], Wanted]:
+    """Return for each subscription what one of its bindings at least was not told."""
+    found: dict[tuple[UUID, UUID], Wanted] = {}
+    for binding in bindings:
+        other = found.get(binding.key)
+        told: Set[UUID] = binding.told.keys()
+        if other is None:
+            found[binding.key] = Wanted(binding.since, told)
+        else:
+            since = min(other.since, binding.since)
+            found[binding.key] = Wanted(since, other.told & told)
+    return found
 
 
 async def _send(websocket: WebSocket, socket: _Socket) -> None:

@@ -9,7 +9,6 @@ Standards:
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -28,6 +27,7 @@ from fhir_bridge.resource_api import identity_of
 from fhir_bridge.socket_tokens import LIFETIME, issue_token
 from fhir_bridge.sockets import SOCKET_PATH
 from fhir_bridge.store import Stored, read, replace
+from fhir_bridge.subscription_rules import require_open
 from fhir_bridge.subscriptions import settled
 from fhir_bridge.terms import JSON, Terms
 from fhir_bridge.trust import instant
@@ -61,6 +61,8 @@ class SubscriptionApi:
 
         def work(connection: sa.Connection) -> str:
             resource = _mine(connection, identity, client).resource()
+            # What the socket will be told is what this token could find and read itself.
+            require_open(resource, client)
             if resource["channel"]["type"] != "websocket":
                 raise _refused("Subscription.channel.type", "Its channel is no websocket.")
             if not matching.is_served(resource, now):
@@ -78,23 +80,30 @@ class SubscriptionApi:
 
     async def resend(self, request: Request, client: Client) -> Response:
         """Tell the subscriber of `resource` again; without one, request the subscription anew."""
-        identity, now = identity_of(request), self._clock()
+        identity = identity_of(request)
         reference = request.query_params.get("resource")
         about = local_id(reference) if reference is not None else None
         if reference is not None and about is None:
             issue = Issue("value", "The resource is a reference such as Communication/123.")
             raise FhirError(Reason.RESOURCE_INVALID, [issue])
         stored = await self._database.write(
-            lambda c: self._again(c, _mine(c, identity, client), about, now)
+            lambda c: self._again(c, _mine(c, identity, client), about, client)
         )
         if self._deliveries is not None:
             self._deliveries.wake()
         return stored_response(request, stored)
 
     def _again(
-        self, connection: sa.Connection, stored: Stored, about: UUID | None, now: datetime
+        self,
+        connection: sa.Connection,
+        stored: Stored,
+        about: UUID | None,
+        client: Client,
     ) -> Stored:
+        now = self._clock()  # not before its turn to write: websockets look back for a while only
         resource = stored.resource()
+        # Whether it is told again says whether the resource matches the criteria.
+        require_open(resource, client)
         if about is None:
             wanted = {**resource, "status": "requested"}
             anew = settled(wanted, None)

@@ -15,7 +15,7 @@ from certs.ports import Database
 from fhir_bridge import matching
 from fhir_bridge.api import create_app
 from fhir_bridge.export_api import SETTLED
-from fhir_bridge.socket_news import bindable, news_of
+from fhir_bridge.socket_news import Wanted, bindable, news_of
 from fhir_bridge.socket_tokens import issue_token
 from tests.unit.fhir_bridge.conftest import (
     ANNA,
@@ -141,14 +141,15 @@ async def test_subscriptions_are_matched_and_told(world: World) -> None:
     token = await world.database.write(lambda c: issue_token(c, by_socket, client.id, NOW))
     found = await world.database.read(lambda c: bindable(c, token, None, None, NOW))
     assert found is not None
-    wanted = {(by_socket, client.id)}
-    news = await world.database.read(lambda c: news_of(c, wanted, NOW, NOW))
-    assert [n.event.resource for n in news[by_socket, client.id]] == [f"Communication/{received}"]
+    wanted = {(by_socket, client.id): Wanted(NOW)}
+    news = await world.database.read(lambda c: news_of(c, wanted, NOW))
+    [one] = news[by_socket, client.id].news
+    assert one.event is not None
+    assert one.event.resource == f"Communication/{received}"
     later = NOW + timedelta(hours=1)
     await world.database.write(lambda c: matching.forget_old(c, later))
-    assert not (await world.database.read(lambda c: news_of(c, wanted, NOW, NOW)))[
-        by_socket, client.id
-    ]
+    news = await world.database.read(lambda c: news_of(c, wanted, NOW))
+    assert not news[by_socket, client.id].news
 
 
 async def test_an_export_is_as_it_was_at_its_beginning_whichever_process_answers(

@@ -11,21 +11,26 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from fhir_bridge import matching
 from fhir_bridge.api import create_app
-from fhir_bridge.clients import disable_client
+from fhir_bridge.backend_clients import issue_token
+from fhir_bridge.clients import disable_client, named_client
 from fhir_bridge.hooks import Hooks, SystemResolver
 from fhir_bridge.mail_channel import MailChannel
 from fhir_bridge.notifier import Notifier
+from fhir_bridge.scopes import parse_scopes
 from fhir_bridge.socket_protocol import Bind, BindById, Ping, Unbind, spoken
 from fhir_bridge.socket_tokens import LIFETIME
 from fhir_bridge.sockets import SOCKET_PATH, Sockets
+from fhir_bridge.tables import fhir_client
 from gateway.http_server import HttpServer
-from tests.unit.fhir_bridge.conftest import ANNA, BASE, BEN, World
+from tests.unit.fhir_bridge.conftest import ANNA, BASE, BEN, World, communication
 
 MAIL = f"From: {BEN}\r\nTo: {ANNA}\r\nMessage-ID: <1@x.example>\r\n\r\nsecret text\r\n".encode()
 
@@ -79,6 +84,17 @@ async def subscribed(world: World, **elements: Any) -> str:
     assert answer.json()["status"] == "active"
     identity: str = answer.json()["id"]
     return identity
+
+
+async def narrowed(world: World, scopes: str) -> dict[str, str]:
+    """Return the headers of an issued token that opens less than its client may have."""
+
+    def work(connection: sa.Connection) -> str:
+        client = named_client(connection, "ehr")
+        assert client is not None
+        return issue_token(connection, client, parse_scopes(scopes), world.now)
+
+    return {"authorization": f"Bearer {await world.database.write(work)}"}
 
 
 async def token_of(world: World, identity: str) -> str:
@@ -272,6 +288,80 @@ async def test_a_client_has_so_many_sockets_and_leaves_room_for_others(
             assert await heard(other) == {"type": "pong"}
     async with bound(world, narrow, identity):
         pass  # what was closed counts no more
+
+
+BEYOND = [
+    ("system/Subscription.ru", "Communication?direction=inbound"),
+    ("system/Subscription.ru system/Communication.r", "Communication?direction=inbound"),
+    ("system/Subscription.ru system/Communication.s", "Communication?direction=inbound"),
+    ("system/Subscription.ru system/Communication.rs", "Communication?subject:Patient.family=Quux"),
+]
+
+
+@pytest.mark.parametrize(("scopes", "criteria"), BEYOND)
+async def test_a_token_learns_by_no_subscription_what_it_may_not_search_and_read(
+    world: World, where: str, scopes: str, criteria: str
+) -> None:
+    identity = await subscribed(world, criteria=criteria)
+    received = await world.receive(MAIL)
+    token = await narrowed(world, scopes)
+    url = f"/Subscription/{identity}"
+    assert (await world.http.get(url, headers=token)).status_code == 200
+    for path in (f"$resend?resource=Communication/{received}", "$resend"):
+        answer = await world.http.post(f"{url}/{path}", headers=token)
+        assert answer.status_code == 403, answer.text
+    answer = await world.http.get(f"{url}/$get-ws-binding-token", headers=token)
+    assert answer.status_code == 403
+    async with connect(where, additional_headers=token) as socket:
+        await socket.send(f"bind {identity}")
+        assert (await heard(socket))["type"] == "error"
+
+
+async def test_a_token_that_opens_what_a_subscription_tells_may_bind_and_resend(
+    world: World, where: str
+) -> None:
+    identity = await subscribed(world)
+    received = await world.receive(MAIL)
+    token = await narrowed(world, "system/Subscription.ru system/Communication.rs")
+    url = f"/Subscription/{identity}"
+    answer = await world.http.get(f"{url}/$get-ws-binding-token", headers=token)
+    assert answer.status_code == 200
+    async with connect(where, additional_headers=token) as socket:
+        await socket.send(f"bind {identity}")
+        assert await asyncio.wait_for(socket.recv(), 10) == f"bound {identity}"
+        again = f"{url}/$resend?resource=Communication/{received}"
+        assert (await world.http.post(again, headers=token)).status_code == 200
+        assert await asyncio.wait_for(socket.recv(), 10) == f"ping {identity}"
+
+
+CHAINED = "Communication?subject:Patient.family=Quux"
+
+
+@pytest.mark.parametrize("when", ["before it is matched", "before it is told"])
+async def test_a_registration_that_lost_the_scope_of_a_chain_is_told_no_more_by_it(
+    world: World, where: str, when: str
+) -> None:
+    patient = {"resourceType": "Patient", "name": [{"family": "Quux"}]}
+    subject = (await world.http.post("/Patient", json=patient)).json()["id"]
+    identity = await subscribed(world, criteria=CHAINED)
+    draft = communication(status="preparation", subject={"reference": f"Patient/{subject}"})
+    less = fhir_client.update().values(scopes="system/Communication.cruds system/Subscription.r")
+    async with bound(world, where, identity) as socket:
+        assert (await world.http.post("/Communication", json=draft)).status_code == 201
+        if when == "before it is told":
+            await matched(world)
+            assert (await heard(socket))["entry"][1]["resource"]["status"] == "preparation"
+            assert (await world.http.post("/Communication", json=draft)).status_code == 201
+
+            def both(connection: sa.Connection) -> None:
+                matching.match(connection, world.now)
+                connection.execute(less)
+
+            await world.database.write(both)
+        else:
+            await world.database.write(lambda c: c.execute(less) and None)
+            await matched(world)
+        await silent(socket)
 
 
 async def test_a_wrong_bearer_token_opens_no_socket(world: World, where: str) -> None:
