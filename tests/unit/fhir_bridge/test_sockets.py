@@ -177,6 +177,97 @@ async def test_each_event_comes_once_to_each_socket(world: World, where: str) ->
             await silent(socket)
 
 
+PATIENT = {"resourceType": "Patient", "name": [{"family": "Quux"}]}
+
+
+async def wrote(world: World, *requests: tuple[str, str]) -> list[str]:
+    """Do the requests in one transaction; return the ids of what was created, in its order."""
+    entries = [
+        {"request": {"method": m, "url": url}, **({"resource": PATIENT} if m != "DELETE" else {})}
+        for m, url in requests
+    ]
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    answer = await world.http.post("", json=bundle)
+    assert answer.status_code == 200, answer.text
+    return [e["resource"]["id"] for e in answer.json()["entry"] if "resource" in e]
+
+
+async def test_one_clients_news_do_not_keep_anothers_waiting(world: World, where: str) -> None:
+    eve = "eve@direct.hillside.example"
+    theirs = await world.add_client("other", eve)
+    [patient] = await wrote(world, ("POST", "Patient"))
+    await matched(world)
+    busy = [await subscribed(world, criteria="Patient?") for _ in range(41)]
+    async with connect(where, additional_headers=theirs) as quiet:
+        made = await world.http.post(
+            "/Subscription",
+            json={
+                "resourceType": "Subscription",
+                "status": "active",
+                "reason": "live list",
+                "criteria": "Communication?direction=inbound",
+                "channel": {"type": "websocket"},
+            },
+            headers=theirs,
+        )
+        await quiet.send(f"bind {made.json()['id']}")
+        assert "bound" in str(await asyncio.wait_for(quiet.recv(), 10))
+        async with bound(world, where, await subscribed(world, criteria="Group?")) as socket:
+            for identity in busy:
+                await socket.send(bind(await token_of(world, identity)))
+                assert (await heard(socket))["entry"][0]["resource"]["type"] == "handshake"
+            for _ in range(5):
+                await wrote(world, ("PUT", f"Patient/{patient}"))
+            await matched(world)
+            await world.receive(MAIL.replace(ANNA.encode(), eve.encode()), mailbox=eve)
+            await matched(world)
+            assert "ping" in str(await asyncio.wait_for(quiet.recv(), 10))
+            told = [await heard(socket) for _ in range(5 * 41)]
+            assert {e["entry"][0]["resource"]["type"] for e in told} == {"event-notification"}
+            await silent(socket)
+
+
+async def test_many_events_of_a_moment_are_told_in_their_order_and_once(
+    world: World, where: str
+) -> None:
+    async with bound(world, where, await subscribed(world, criteria="Patient?")) as socket:
+        written = await wrote(world, *(("POST", "Patient") for _ in range(250)))
+        while await world.database.write(lambda c: matching.match(c, world.now)[0]):
+            world.now += timedelta(milliseconds=1)
+        told = [await heard(socket) for _ in range(250)]
+        assert [bundle["entry"][1]["resource"]["id"] for bundle in told] == written
+        await silent(socket)
+
+
+async def test_what_is_gone_does_not_keep_what_follows_waiting(world: World, where: str) -> None:
+    identity = await subscribed(world, criteria="Patient?")
+    token = await token_of(world, identity)
+    written = await wrote(world, *(("POST", "Patient") for _ in range(210)))
+    await matched(world)
+    await wrote(world, *(("DELETE", f"Patient/{each}") for each in written))
+    [last] = await wrote(world, ("POST", "Patient"))
+    await matched(world)
+    async with connect(where) as socket:
+        await socket.send(bind(token))
+        assert (await heard(socket))["entry"][0]["resource"]["type"] == "handshake"
+        status, resource = (entry["resource"] for entry in (await heard(socket))["entry"])
+        assert (resource["id"], status["eventsSinceSubscriptionStart"]) == (last, "1")
+
+
+async def test_what_is_written_a_little_late_is_told_also_where_nothing_was(
+    world: World, where: str
+) -> None:
+    identity = await subscribed(world)
+    async with bound(world, where, identity) as socket:
+        started = world.now
+        world.now += timedelta(seconds=9)
+        await silent(socket)  # it was looked at, and nothing was there
+        await world.receive(MAIL)
+        await world.database.write(lambda c: matching.match(c, started) and None)
+        assert (await heard(socket))["entry"][1]["resource"]["resourceType"] == "Communication"
+        await silent(socket)
+
+
 async def test_nothing_of_another_mailbox_comes_over_a_socket(world: World, where: str) -> None:
     identity = await subscribed(world)
     async with bound(world, where, identity) as socket:
