@@ -9,7 +9,7 @@ Standards:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -20,24 +20,33 @@ from certs.errors import DirectError
 from fhir_bridge.clients import Client, find_client
 from fhir_bridge.hook_calls import Event
 from fhir_bridge.matching import is_served, may_be_told, present
+from fhir_bridge.scopes import Scopes
 from fhir_bridge.socket_tokens import grant_of
 from fhir_bridge.store import Stored, stored_of
 from fhir_bridge.subscription_rules import require_open
 from fhir_bridge.tables import fhir_notification, fhir_resource
 from fhir_bridge.terms import JSON
 
-__all__ = ["Bindable", "News", "Seen", "Wanted", "bindable", "news_of"]
+__all__ = ["Bindable", "News", "Seen", "Subscriber", "Wanted", "bindable", "news_of"]
 
 EACH_MAX: Final = 50  # of one subscription at one look, so that none keeps the others waiting
 TOGETHER: Final = 500  # subscriptions of one statement
 
 
 @dataclass(frozen=True, slots=True)
-class Bindable:
-    """A subscription that a socket may be bound to; it is told what happened from `since` on."""
+class Subscriber:
+    """A subscription and its client, with what the client's token opened when it was bound."""
 
     subscription: UUID
     client: UUID
+    scopes: Scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Bindable:
+    """A subscription that a socket may be bound to; it is told what happened from `since` on."""
+
+    subscriber: Subscriber
     since: datetime
 
 
@@ -73,48 +82,56 @@ def bindable(
     opener: Client | None,
     now: datetime,
 ) -> Bindable | None:
-    """Return what `token`, or for the client that opened the socket `subscription`, may bind.
-
-    What `token` would tell was open to whoever got it; here the opener's scopes are asked.
-    """
+    """Return what `token`, or for the client that opened the socket `subscription`, may bind."""
     found: Bindable | None = None
-    if token is not None:
-        grant = grant_of(connection, token, now)
-        found = Bindable(grant.subscription, grant.client, grant.issued_at) if grant else None
-    elif subscription is not None and opener is not None:
-        found = Bindable(subscription, opener.id, now)
+    if token is not None and (grant := grant_of(connection, token, now)) is not None:
+        subscriber = Subscriber(grant.subscription, grant.client, grant.scopes)
+        found = Bindable(subscriber, grant.issued_at)
+    elif token is None and subscription is not None and opener is not None:
+        found = Bindable(Subscriber(subscription, opener.id, opener.scopes), now)
     if found is None:
         return None
-    client = find_client(connection, found.client)
-    resource = _served(present(connection, found.subscription), client, now)
-    if resource is None or (token is None and opener and not _open_to(opener, resource)):
+    client = _client(connection, found.subscriber)
+    resource = _served(present(connection, found.subscriber.subscription), client, now)
+    if resource is None or client is None or not _open_to(client, resource):
         return None
     return found
 
 
 def news_of(
-    connection: sa.Connection, wanted: Mapping[tuple[UUID, UUID], Wanted], now: datetime
-) -> dict[tuple[UUID, UUID], Seen]:
-    """Return the news of each pair of a subscription and a client that may still have them."""
-    found: dict[tuple[UUID, UUID], Seen] = {}
-    clients = {identity: find_client(connection, identity) for _, identity in wanted}
-    stored = _with_latest(connection, [subscription for subscription, _ in wanted])
+    connection: sa.Connection, wanted: Mapping[Subscriber, Wanted], now: datetime
+) -> dict[Subscriber, Seen]:
+    """Return the news of each subscriber that may still have them."""
+    found: dict[Subscriber, Seen] = {}
+    registered = {s.client: find_client(connection, s.client) for s in wanted}
+    stored = _with_latest(connection, list({s.subscription for s in wanted}))
     concerned: dict[UUID, Stored | None] = {}
-    for (subscription, identity), want in wanted.items():
-        one, latest = stored.get(subscription, (None, None))
-        client = clients[identity]
+    for subscriber, want in wanted.items():
+        one, latest = stored.get(subscriber.subscription, (None, None))
+        client = _narrowed(registered[subscriber.client], subscriber)
         resource = _served(one, client, now)
         if resource is None or client is None:
             continue
         seen = Seen((), now)
         if latest is not None and latest >= want.since:
-            rows, through = _rows(connection, subscription, want, now)
+            rows, through = _rows(connection, subscriber.subscription, want, now)
             for about in {row.resource_id for row in rows} - concerned.keys():
                 concerned[about] = present(connection, about)
             news = [_news(row, concerned[row.resource_id], client, resource) for row in rows]
             seen = Seen(news, through)
-        found[subscription, identity] = seen
+        found[subscriber] = seen
     return found
+
+
+def _client(connection: sa.Connection, subscriber: Subscriber) -> Client | None:
+    return _narrowed(find_client(connection, subscriber.client), subscriber)
+
+
+def _narrowed(client: Client | None, subscriber: Subscriber) -> Client | None:
+    """Return the client with what its token opened, and its registration opens still."""
+    if client is None:
+        return None
+    return replace(client, scopes=client.scopes.narrowed(subscriber.scopes))
 
 
 def _with_latest(

@@ -19,6 +19,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from fhir_bridge.clients import Client
+from fhir_bridge.scopes import Scopes, parse_scopes
 from fhir_bridge.tables import fhir_socket_token
 
 __all__ = ["LIFETIME", "Grant", "grant_of", "issue_token"]
@@ -29,21 +31,25 @@ TOKEN_OCTETS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token was issued for, and when."""
+    """What a token was issued for, and when. `scopes`: what its asker's own token opened."""
 
     subscription: UUID
     client: UUID
+    scopes: Scopes
     issued_at: datetime
 
 
-def issue_token(connection: sa.Connection, subscription: UUID, client: UUID, now: datetime) -> str:
+def issue_token(
+    connection: sa.Connection, subscription: UUID, client: Client, now: datetime
+) -> str:
     """Return a new token."""
     token = secrets.token_urlsafe(TOKEN_OCTETS)
     connection.execute(
         fhir_socket_token.insert().values(
             token_sha256=_digest(token),
             subscription_id=subscription,
-            client_id=client,
+            client_id=client.id,
+            scopes=client.scopes.text,
             issued_at=now,
             expires_at=now + LIFETIME,
         )
@@ -60,7 +66,9 @@ def grant_of(connection: sa.Connection, token: str, now: datetime) -> Grant | No
             fhir_socket_token.c.expires_at > now,
         )
     ).one_or_none()
-    return Grant(row.subscription_id, row.client_id, row.issued_at) if row else None
+    if row is None:
+        return None
+    return Grant(row.subscription_id, row.client_id, parse_scopes(row.scopes), row.issued_at)
 
 
 def _digest(token: str) -> str:

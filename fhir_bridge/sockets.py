@@ -30,7 +30,7 @@ from fhir_bridge.clients import Client
 from fhir_bridge.hook_calls import Event
 from fhir_bridge.matching import SOCKET_KEPT
 from fhir_bridge.resources import dump
-from fhir_bridge.socket_news import Seen, Wanted, bindable, news_of
+from fhir_bridge.socket_news import Seen, Subscriber, Wanted, bindable, news_of
 from fhir_bridge.socket_protocol import (
     Bind,
     BindById,
@@ -70,16 +70,15 @@ _log = structlog.get_logger(__name__)
 class _Binding:
     """One subscription of one socket. `token` is None in R4's own dialect."""
 
-    subscription: UUID
-    client: UUID
+    key: Subscriber
     token: str | None
     since: datetime
     told: dict[UUID, datetime] = field(default_factory=dict)  # what is older than `since` is not
     count: int = 0
 
     @property
-    def key(self) -> tuple[UUID, UUID]:
-        return self.subscription, self.client
+    def subscription(self) -> UUID:
+        return self.key.subscription
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +95,7 @@ class _Socket:
     def clients(self) -> set[UUID]:
         """Whose it is: who opened it, and whose subscriptions it is bound to."""
         opened = {self.client.id} if self.client is not None else set()
-        return opened | {binding.client for binding in self.bindings.values()}
+        return opened | {binding.key.client for binding in self.bindings.values()}
 
     @property
     def has_room(self) -> bool:
@@ -225,15 +224,16 @@ class Sockets:
         if found is None or len(socket.bindings) >= BINDINGS_MAX:
             _refuse(socket)
             return
-        if found.client not in socket.clients and self._held(found.client) >= self._per_client:
+        binding = _Binding(found.subscriber, token, found.since)
+        client = binding.key.client
+        if client not in socket.clients and self._held(client) >= self._per_client:
             _refuse(socket)
             return
-        binding = _Binding(found.subscription, found.client, token, found.since)
-        socket.bindings[found.subscription] = binding
+        socket.bindings[binding.subscription] = binding
         if token is None:
-            socket.say(f"bound {found.subscription}")
+            socket.say(f"bound {binding.subscription}")
         else:
-            bundle = handshake_bundle(found.subscription, "active", now)
+            bundle = handshake_bundle(binding.subscription, "active", now)
             socket.say(dump(bundle).decode())
 
     async def _tell(self) -> None:
@@ -295,9 +295,9 @@ class Sockets:
         return dump(bundle).decode()
 
 
-def _wanted(bindings: Iterable[_Binding]) -> dict[tuple[UUID, UUID], Wanted]:
+def _wanted(bindings: Iterable[_Binding]) -> dict[Subscriber, Wanted]:
     """Return for each subscription what one of its bindings at least was not told."""
-    found: dict[tuple[UUID, UUID], Wanted] = {}
+    found: dict[Subscriber, Wanted] = {}
     for binding in bindings:
         other = found.get(binding.key)
         told: Set[UUID] = binding.told.keys()

@@ -67,7 +67,7 @@ class SubscriptionApi:
                 raise _refused("Subscription.channel.type", "Its channel is no websocket.")
             if not matching.is_served(resource, now):
                 raise _refused("Subscription.status", "It is switched off, or has ended.")
-            return issue_token(connection, identity, client.id, now)
+            return issue_token(connection, identity, client, now)
 
         token = await self._database.write(work)
         parameters: list[JSON] = [

@@ -176,6 +176,7 @@ fhir_socket_token: Final = sa.Table(
     sa.Column("token_sha256", sa.String(64), primary_key=True),
     sa.Column("subscription_id", sa.Uuid, nullable=False),
     sa.Column("client_id", sa.Uuid, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),  # of the access token that asked for it
     sa.Column("issued_at", UtcDateTime, nullable=False),
     sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
 )

@@ -138,18 +138,18 @@ async def test_subscriptions_are_matched_and_told(world: World) -> None:
     assert stored is not None
     client = await world.database.read(lambda c: matching.subscriber_of(c, stored))
     assert client is not None
-    token = await world.database.write(lambda c: issue_token(c, by_socket, client.id, NOW))
+    token = await world.database.write(lambda c: issue_token(c, by_socket, client, NOW))
     found = await world.database.read(lambda c: bindable(c, token, None, None, NOW))
     assert found is not None
-    wanted = {(by_socket, client.id): Wanted(NOW)}
+    wanted = {found.subscriber: Wanted(NOW)}
     news = await world.database.read(lambda c: news_of(c, wanted, NOW))
-    [one] = news[by_socket, client.id].news
+    [one] = news[found.subscriber].news
     assert one.event is not None
     assert one.event.resource == f"Communication/{received}"
     later = NOW + timedelta(hours=1)
     await world.database.write(lambda c: matching.forget_old(c, later))
     news = await world.database.read(lambda c: news_of(c, wanted, NOW))
-    assert not news[by_socket, client.id].news
+    assert not news[found.subscriber].news
 
 
 async def test_an_export_is_as_it_was_at_its_beginning_whichever_process_answers(

@@ -425,6 +425,31 @@ async def test_a_token_that_opens_what_a_subscription_tells_may_bind_and_resend(
         assert await asyncio.wait_for(socket.recv(), 10) == f"ping {identity}"
 
 
+async def test_a_binding_tells_no_more_than_its_token_opened_when_the_criteria_change(
+    world: World, where: str
+) -> None:
+    identity = await subscribed(world, criteria="Patient?")
+    url = f"/Subscription/{identity}"
+    token = await narrowed(world, "system/Subscription.r system/Patient.rs")
+    answer = await world.http.get(f"{url}/$get-ws-binding-token", headers=token)
+    async with connect(where) as socket, connect(where, additional_headers=token) as own:
+        await socket.send(bind(answer.json()["parameter"][0]["valueString"]))
+        assert (await heard(socket))["entry"][0]["resource"]["type"] == "handshake"
+        await own.send(f"bind {identity}")
+        assert await asyncio.wait_for(own.recv(), 10) == f"bound {identity}"
+        await wrote(world, ("POST", "Patient"))
+        await matched(world)
+        assert (await heard(socket))["entry"][1]["resource"]["resourceType"] == "Patient"
+        assert await asyncio.wait_for(own.recv(), 10) == f"ping {identity}"
+        resource = (await world.http.get(url)).json()
+        wider = {**resource, "criteria": "Communication?direction=inbound"}
+        assert (await world.http.put(url, json=wider)).status_code == 200
+        await world.receive(MAIL)
+        await matched(world)
+        await silent(socket)
+        await silent(own)
+
+
 CHAINED = "Communication?subject:Patient.family=Quux"
 
 
