@@ -217,7 +217,8 @@ class SmtpReception:
             await self._database.read(lambda c: _may_send(c, session, facts.author))
             raise DirectError(Reason.ENVELOPE_MISMATCH, "MAIL FROM is neither From nor Sender")
         # AS-030: on the backbone there is no Bcc; the user sends such a copy as its own message.
-        if any(address not in (*facts.to, *facts.cc) for address in envelope.recipients):
+        named = {*facts.to, *facts.cc}
+        if any(address not in named for address in envelope.recipients):
             raise DirectError(Reason.ENVELOPE_MISMATCH, "RCPT TO is in neither To nor Cc")
         must_fit(content.size, envelope.recipients, self._peers)
         identifier = new_id(now)

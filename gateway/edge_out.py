@@ -89,7 +89,7 @@ class MailboxSender:
         """Return what became of each recipient; all must have the mail server of the first."""
         # A peer has sealed it: it may hold octets that no client may say (RFC5321 2.3.8).
         text = await asyncio.to_thread(survey, message)
-        parcel = Parcel(sender, tuple(recipients), message, size + text.bare, text)
+        parcel = Parcel(sender, tuple(recipients), message, size + text.growth, text)
         server = await self._servers.server_of(recipients[0])
         if server is None:
             return undelivered(domain, parcel, _NO_SERVER)

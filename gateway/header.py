@@ -33,6 +33,7 @@ __all__ = [
 
 HEADER_OCTETS: Final = 64 * 1024
 FIELDS: Final = 1000
+COMMENT_DEPTH: Final = 8
 _CHUNK_OCTETS: Final = 8 * 1024
 _USUAL_OCTETS: Final = 256
 
@@ -40,7 +41,7 @@ _USUAL_OCTETS: Final = 256
 _FIELD: Final = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
 _END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(r"\r?\n(?=[ \t])")
-_COMMENT: Final = re.compile(r"\([^()]*\)")
+_PARENTHESIS: Final = re.compile(r"[()]")
 _TYPE: Final = re.compile(r"[ \t]*([!#$%&'*+\-.^_`{|}~\w]+/[!#$%&'*+\-.^_`{|}~\w]+)[ \t]*(?=;|\Z)")
 _PARAMETER: Final = re.compile(
     r";[ \t]*(?:([!#$%&'*+\-.^_`{|}~\w]+)[ \t]*=[ \t]*"
@@ -174,7 +175,7 @@ def transfer_encoding(fields: Iterable[Field]) -> str:
     """Return the Content-Transfer-Encoding in lower case; "7bit" where it is absent.
 
     Raises:
-        DirectError: MESSAGE_MALFORMED; it is there twice.
+        DirectError: MESSAGE_MALFORMED; it is there twice, or its comments do not end.
     """
     value = value_of(fields, "content-transfer-encoding")
     return "7bit" if value is None else _without_comments(value).strip().lower()
@@ -204,9 +205,20 @@ def _without_comments(value: str) -> str:
     # rare in these fields, and left alone.
     if "(" not in value or '"' in value:
         return value
-    while (shorter := _COMMENT.sub("", value)) != value:
-        value = shorter
-    return value
+    kept, depth, at = [], 0, 0
+    for match in _PARENTHESIS.finditer(value):
+        if match[0] == "(":
+            if depth == 0:
+                kept.append(value[at : match.start()])
+            depth += 1
+            if depth > COMMENT_DEPTH:
+                raise _malformed(f"comments are nested deeper than {COMMENT_DEPTH}")
+        elif depth:
+            depth -= 1
+            at = match.end()
+    if depth:
+        raise _malformed("a comment does not end")
+    return "".join([*kept, value[at:]])
 
 
 def _malformed(detail: str) -> DirectError:

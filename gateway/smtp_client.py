@@ -11,7 +11,6 @@ Standards:
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import BinaryIO, Final, Self
 import aiosmtplib
 
 from certs.address import DirectAddress
+from gateway.dial import dial
 from gateway.smtp_conversation import Conversation
 from gateway.smtp_dot import DotStuffer
 from gateway.smtp_reply import PeerReply, peer_reply
@@ -89,9 +89,13 @@ class SmtpClient:
             BrokenError: there is no connection to be had.
             PeerError: the server does not want us.
         """
+        try:
+            connected = await dial(address, port, timeouts.connect_s)
+        except OSError as error:
+            raise _broken(error) from error
         smtp = aiosmtplib.SMTP(
             hostname=address,
-            sock=await _dial(address, port, timeouts.connect_s),
+            sock=connected,
             local_hostname=hostname,
             timeout=timeouts.command_s,
             start_tls=False,
@@ -113,7 +117,8 @@ class SmtpClient:
     @property
     def alive(self) -> bool:
         """Is the connection still there, as far as we know?"""
-        return self._smtp.is_connected
+        failed = self._conversation is not None and self._conversation.has_failed
+        return self._smtp.is_connected and not failed
 
     @property
     def offers(self) -> Mapping[str, str]:
@@ -211,6 +216,7 @@ class SmtpClient:
 
         `size` is in octets, on the wire; `text` is what was found in it.
         """
+        self._talk().in_messages = True
         options = [f"SIZE={size}"] if "size" in self.offers else []
         if text.eight_bit and "8bitmime" in self.offers:
             options.append("BODY=8BITMIME")
@@ -223,7 +229,11 @@ class SmtpClient:
             ready = ready or await self._ask("DATA", timeout_s=self._timeouts.data_s)
             final = ready
             if ready.code == 354:
-                final = await self._content(message, size, LineEnds() if text.bare else None)
+                final = await self._content(message, size, None if text.is_plain else LineEnds())
+            elif ready.code < 400:
+                # RFC5321 4.3.2: nothing else asks for content, and it has got none.
+                self.abort()
+                raise BrokenError(f"the server answers DATA with {ready.code}")
             for index in accepted:
                 replies[index] = final
         return replies
@@ -320,12 +330,28 @@ class SmtpClient:
                     protocol.write(last)
                     async with asyncio.timeout(self._timeouts.block_s):
                         await protocol._drain_helper()
+                    if protocol.has_heard:
+                        return await self._interrupted(protocol)
                 last = stuffer.feed(line_ends.feed(chunk) if line_ends else chunk)
             rest = stuffer.feed(line_ends.finish()) if line_ends else b""
+            if protocol.has_heard:
+                return await self._interrupted(protocol)
             protocol.write(last + rest + stuffer.finish())
         except (aiosmtplib.SMTPServerDisconnected, ConnectionError):
             pass  # The server may have said why.
         return await protocol.read_response(timeout=self._timeouts.end_s)
+
+    async def _interrupted(self, protocol: Conversation) -> aiosmtplib.SMTPResponse:
+        """Return a refusal that came in the midst of the content; what followed would be commands.
+
+        Raises:
+            SMTPServerDisconnected: it was no refusal, and could not be of the whole message.
+        """
+        reply = await protocol.read_response(timeout=self._timeouts.end_s)
+        self.abort()
+        if reply.code < 400:
+            raise aiosmtplib.SMTPServerDisconnected("A reply before the end of the content")
+        return reply
 
     async def _ask(self, command: str, timeout_s: float | None = None) -> PeerReply:
         self._say(command)
@@ -348,25 +374,6 @@ class SmtpClient:
         if self._conversation is None:
             raise BrokenError("not connected")
         return self._conversation
-
-
-async def _dial(address: str, port: int, timeout_s: float) -> socket.socket:
-    """Connect by ourselves: aiosmtplib has one time-out for this and for the greeting."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, name = found[0]
-        dialled = socket.socket(family, kind, protocol)
-        try:
-            dialled.setblocking(False)
-            async with asyncio.timeout(timeout_s):
-                await loop.sock_connect(dialled, name)
-        except BaseException:
-            dialled.close()
-            raise
-    except OSError as error:
-        raise _broken(error) from error
-    return dialled
 
 
 async def _read(message: BinaryIO, size: int) -> bytes:

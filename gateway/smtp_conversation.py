@@ -22,7 +22,11 @@ __all__ = ["Conversation"]
 
 
 class Conversation(SMTPProtocol):
-    """Keeps the replies that are expected until they are asked for, and drops all others."""
+    """Keeps the replies that are expected until they are asked for.
+
+    All others are dropped; in the midst of messages they end the connection, for the next reply
+    could be to something else than what was said last.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, before: SMTPProtocol) -> None:
         super().__init__(loop, before._connection_lost_callback)
@@ -30,6 +34,18 @@ class Conversation(SMTPProtocol):
         self._heard: deque[aiosmtplib.SMTPResponse] = deque()
         self._failure: aiosmtplib.SMTPException | None = None
         self._woken: asyncio.Future[None] | None = None
+        # Within the greeting and STARTTLS an intruder may put words in, which count for nothing.
+        self.in_messages = False
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether a reply is there that nobody has asked for yet."""
+        return bool(self._heard)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no more can be said."""
+        return self._failure is not None
 
     @classmethod
     def take_over(cls, smtp: aiosmtplib.SMTP) -> Self:
@@ -93,21 +109,31 @@ class Conversation(SMTPProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what the server says."""
         if not self._expected:
+            self._unasked()
             return
         self._buffer.extend(data)
+        if b"\n" in data and _ends_reply(self._buffer):
+            self._take_replies()
+        if len(self._buffer) > MAX_RESPONSE_LENGTH:
+            self._fail(aiosmtplib.SMTPResponseException(-1, "Response too long"))
+        self._wake()
+
+    def _take_replies(self) -> None:
         try:
             while len(self._heard) < self._expected:
                 reply = self._read_response_from_buffer()
                 if reply is None:
-                    break
+                    return
                 self._heard.append(reply)
         except aiosmtplib.SMTPResponseException as error:
             self._fail(error)
-        if len(self._heard) == self._expected:
+        if self._buffer:
             self._buffer.clear()
-        if len(self._buffer) > MAX_RESPONSE_LENGTH:
-            self._fail(aiosmtplib.SMTPResponseException(-1, "Response too long"))
-        self._wake()
+            self._unasked()
+
+    def _unasked(self) -> None:
+        if self.in_messages:
+            self._fail(aiosmtplib.SMTPServerDisconnected("The server speaks unasked"))
 
     def eof_received(self) -> bool:
         """Let the transport close; what was said before still counts."""
@@ -128,3 +154,10 @@ class Conversation(SMTPProtocol):
     def _wake(self) -> None:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
+
+
+def _ends_reply(said: bytearray) -> bool:
+    """Say whether the last whole line in `said` is the last of a reply (RFC5321 4.2.1)."""
+    end = said.rfind(b"\n")
+    start = said.rfind(b"\n", 0, end) + 1
+    return said[start + 3 : start + 4] != b"-"

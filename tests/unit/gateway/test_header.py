@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import textwrap
 
 import pytest
 
-from certs.errors import DirectError
+from certs.errors import DirectError, Reason
 from gateway.header import (
     HEADER_OCTETS,
     MediaType,
@@ -97,3 +98,36 @@ def test_a_header_has_its_limit() -> None:
         read_header(io.BytesIO(b"A: " + b"x" * HEADER_OCTETS + b"\r\n\r\n"))
     with pytest.raises(DirectError, match="longer than"):
         read_header(io.BytesIO(b"A: " + b"x" * 200_000))
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        pytest.param("(" * 30_000 + ")" * 30_000, id="deep"),
+        pytest.param("(" * 9 + ")" * 9, id="too-deep"),
+        pytest.param("(a(b)", id="without-end"),
+    ],
+)
+def test_comments_have_an_end_and_a_depth(comment: str) -> None:
+    for name, read in (
+        ("Content-Type", media_type),
+        ("Content-Transfer-Encoding", transfer_encoding),
+    ):
+        header = "\n ".join(textwrap.wrap(f"{name}: {comment}text/plain", 900)).encode() + b"\n"
+        with pytest.raises(DirectError) as caught:
+            read(parse_header(header))
+        assert caught.value.reason is Reason.MESSAGE_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("value", "encoding"),
+    [
+        ("base64 (a) (b(c)) ", "base64"),
+        ("(a)7bit", "7bit"),
+        ("((((((((a))))))))8bit", "8bit"),
+        ("a)b", "a)b"),
+    ],
+)
+def test_comments_are_no_part_of_an_encoding(value: str, encoding: str) -> None:
+    fields = parse_header(f"Content-Transfer-Encoding: {value}\n".encode())
+    assert transfer_encoding(fields) == encoding

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
+import aiosmtplib
 import pytest
+from aiosmtplib.protocol import SMTPProtocol
 
 from certs.errors import Reason
+from gateway.smtp_conversation import Conversation
 from tests.helpers.scripted_smtp import ScriptedServer, serving
 from tests.unit.gateway.test_smtp_out import CONTENT, JONES, SMITH, outcome, send, sender
 
@@ -58,6 +61,82 @@ async def test_what_is_said_unasked_is_nobodys_reply() -> None:
         out = sender([address])
         for _ in range(3):
             assert outcome(await send(out)) == [(None, "2.0.0")]
+
+
+@pytest.mark.parametrize("extensions", ["250-PIPELINING\r\n", ""], ids=["together", "in-turn"])
+@pytest.mark.parametrize("reply", ["250 2.0.0 OK", "350 2.0.0 What?"])
+async def test_a_server_that_takes_no_content_has_not_got_it(extensions: str, reply: str) -> None:
+    server = ScriptedServer({"EHLO": f"250-mx\r\n{extensions}250 SIZE", "DATA": reply})
+    async with serving(server) as address:
+        assert outcome(await send(sender([address]))) == [(L, "4.4.1")]
+    assert server.messages == []
+
+
+@asynccontextmanager
+async def hasty_server(commands: list[bytes], said: bytes) -> AsyncIterator[tuple[str, int]]:
+    """A server that says `said` when content begins, and goes on to take it for commands."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mx ESMTP\r\n")
+        while line := await reader.readline():
+            commands.append(line.rstrip())
+            reply = b"250 OK\r\n"
+            if line.startswith(b"DATA"):
+                writer.write(b"354 Go on\r\n")
+                await reader.readuntil(b"MARK\r\n")
+                reply = said
+            writer.write(reply)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[:2]
+    finally:
+        listening.close()
+
+
+async def test_a_refusal_in_the_midst_of_the_content_ends_the_connection() -> None:
+    commands: list[bytes] = []
+    async with hasty_server(commands, b"552 5.3.4 Too big\r\n") as address:
+        out = sender([address])
+        content = b"X: 1\r\n\r\nMARK\r\nRSET\r\nNOOP\r\n"
+        for _ in range(2):
+            assert outcome(await send(out, content=content)) == [(P, "5.3.4")]
+        # What it has said to our content is not the reply to anything: it is greeted anew.
+        assert [c for c in commands if c.startswith(b"EHLO")] == [b"EHLO mx.a.example"] * 2
+        await out.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [(b"552 5.3.4 Too big\r\n", [(P, "5.3.4")]), (b"250 2.0.0 Queued\r\n", [(L, "4.4.2")])],
+    ids=["refused", "taken"],
+)
+async def test_no_more_content_is_sent_once_there_is_an_answer(
+    said: bytes, found: list[tuple[Reason, str]]
+) -> None:
+    commands: list[bytes] = []
+    async with hasty_server(commands, said) as address:
+        lines = b"X: 1\r\n\r\nMARK\r\n" + b"NOOP\r\n" * 2_000_000
+        assert outcome(await send(sender([address]), content=lines)) == found
+    assert commands.count(b"NOOP") < 2_000_000
+
+
+async def test_a_reply_in_drops_costs_no_more_than_one_at_once() -> None:
+    lines = b"".join(b"250-line\r\n" for _ in range(3000)) + b"250 OK\r\n"
+    read = 0
+
+    class Counted(Conversation):
+        def _read_response_from_buffer(self) -> aiosmtplib.SMTPResponse | None:
+            nonlocal read
+            read += 1
+            return super()._read_response_from_buffer()
+
+    loop = asyncio.get_running_loop()
+    conversation = Counted(loop, SMTPProtocol(loop))
+    conversation.expect(1)
+    for piece in cut(lines, 1):
+        conversation.data_received(piece)
+    assert (read, conversation.has_heard) == (1, True)
 
 
 async def test_a_server_without_pipelining_is_told_one_command_at_a_time() -> None:
