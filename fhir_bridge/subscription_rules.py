@@ -58,6 +58,8 @@ def require_open(subscription: Mapping[str, Any], client: Client) -> Query:
     query = criteria_of(subscription)
     require_searchable(query, client)
     client.require(query.kind.name, "r")
+    if subscription["channel"].get("type") == "email":
+        client.require("Communication", "c")  # it sends for a mailbox
     return query
 
 

@@ -302,3 +302,14 @@ async def test_types_are_not_searched_within_a_patient(world: World) -> None:
     patient = await made(world, {"resourceType": "Patient"})
     answer = await world.http.get(f"{patient}/Communication?_type=Communication")
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(("scopes", "status"), [("rs", 403), ("crs", 201)])
+async def test_a_subscription_that_sends_mail_is_of_who_may_send(
+    world: World, scopes: str, status: int
+) -> None:
+    granted = f"system/Subscription.c system/Communication.{scopes}"
+    narrow = await world.add_client("narrow", ANNA, scopes=granted)
+    mail = {**HOOK, "channel": {"type": "email", "endpoint": f"mailto:{BEN}"}}
+    answer = await world.http.post("/Subscription", json=mail, headers=narrow)
+    assert answer.status_code == status
