@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from fhir_bridge.ports import Submission
 from fhir_bridge.terms import mailto_identifier
-from tests.unit.fhir_bridge.conftest import ANNA, BASE, NOW, World, communication
+from tests.unit.fhir_bridge.conftest import ANNA, BASE, BEN, NOW, World, communication
 from tests.unit.fhir_bridge.test_requests import AT_TWO, request, scheduled
 
 ZOE = "zoe@direct.hillside.example"
