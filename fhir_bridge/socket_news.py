@@ -103,12 +103,14 @@ def news_of(
 ) -> dict[Subscriber, Seen]:
     """Return the news of each subscriber that may still have them."""
     found: dict[Subscriber, Seen] = {}
-    registered = {s.client: find_client(connection, s.client) for s in wanted}
+    # A client has few tokens, and many subscriptions.
+    tokens = {(s.client, s.scopes): s for s in wanted}
+    clients = {token: _client(connection, one) for token, one in tokens.items()}
     stored = _with_latest(connection, list({s.subscription for s in wanted}))
     concerned: dict[UUID, Stored | None] = {}
     for subscriber, want in wanted.items():
         one, latest = stored.get(subscriber.subscription, (None, None))
-        client = _narrowed(registered[subscriber.client], subscriber)
+        client = clients[subscriber.client, subscriber.scopes]
         resource = _served(one, client, now)
         if resource is None or client is None:
             continue
@@ -124,11 +126,8 @@ def news_of(
 
 
 def _client(connection: sa.Connection, subscriber: Subscriber) -> Client | None:
-    return _narrowed(find_client(connection, subscriber.client), subscriber)
-
-
-def _narrowed(client: Client | None, subscriber: Subscriber) -> Client | None:
     """Return the client with what its token opened, and its registration opens still."""
+    client = find_client(connection, subscriber.client)
     if client is None:
         return None
     return replace(client, scopes=client.scopes.narrowed(subscriber.scopes))
