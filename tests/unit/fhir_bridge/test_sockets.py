@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -237,6 +238,32 @@ async def test_many_events_of_a_moment_are_told_in_their_order_and_once(
         told = [await heard(socket) for _ in range(250)]
         assert [bundle["entry"][1]["resource"]["id"] for bundle in told] == written
         await silent(socket)
+
+
+async def test_a_reader_that_is_behind_loses_nothing_and_keeps_no_other_waiting(
+    world: World, where: str
+) -> None:
+    identity = await subscribed(world, criteria="Patient?")
+    large = {**PATIENT, "text": {"status": "additional", "div": f"<div>{'x' * 100_000}</div>"}}
+    patient = UUID((await world.http.post("/Patient", json=large)).json()["id"])
+    await matched(world)
+    count = 450
+
+    def owed(connection: sa.Connection) -> None:
+        stored = matching.present(connection, UUID(identity))
+        assert stored is not None
+        for number in range(count):
+            at = world.now + timedelta(microseconds=number)
+            matching.owe(connection, stored, stored.resource(), patient, 1, at)
+
+    world.now += timedelta(seconds=1)
+    async with bound(world, where, identity) as slow, bound(world, where, identity) as quick:
+        await world.database.write(owed)
+        for socket in (quick, slow):
+            told = [(await heard(socket))["entry"][0]["resource"] for _ in range(count)]
+            numbers = [status["eventsSinceSubscriptionStart"] for status in told]
+            assert numbers == [str(number) for number in range(1, count + 1)]
+            await silent(socket)
 
 
 async def test_what_is_gone_does_not_keep_what_follows_waiting(world: World, where: str) -> None:
