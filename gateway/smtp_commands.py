@@ -18,7 +18,24 @@ from certs.address import DirectAddress, parse_address
 from gateway.notify import USUAL_WISH, Notify, Wish
 from gateway.status import CommandError, Reply
 
-__all__ = ["Mail", "Rcpt", "parse_command", "parse_mail", "parse_rcpt"]
+__all__ = [
+    "IN_CLEAR",
+    "NOT_OFFERED",
+    "OFFERED",
+    "Mail",
+    "Rcpt",
+    "parse_command",
+    "parse_mail",
+    "parse_rcpt",
+]
+
+OFFERED: Final = frozenset(
+    {"EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
+)
+# RFC5321 4.2.4: known, not offered.
+NOT_OFFERED: Final = frozenset({"AUTH", "BDAT", "EXPN", "HELP", "TURN", "ETRN", "SEND", "SAML"})
+# RFC3207 4: what a client may say before STARTTLS, where that is required.
+IN_CLEAR: Final = frozenset({"EHLO", "HELO", "NOOP", "QUIT", "RSET", "STARTTLS"})
 
 # RFC1870 4: at most 20 digits. RFC3461 4.4 and 4.2.
 SIZE_DIGITS: Final = 20

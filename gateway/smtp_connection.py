@@ -48,6 +48,7 @@ HELD_REPLIES: Final = 100
 # RFC5321 3.8, 4.2.2: the server closes the channel after these.
 _LAST_WORDS: Final = (b"221", b"421")
 _LONG_SESSION: Final = Reply(421, "4.3.2", "Connection was open long enough")
+_IDLE: Final = Reply(421, "4.7.0", "Too many commands without a message")
 # RFC2034 4 wants the code that aiosmtpd leaves out in the one reply of its own that we let it say.
 _READY: Final = {b"220 Ready to start TLS": b"220 2.0.0 Ready to start TLS"}
 
@@ -82,6 +83,9 @@ class SmtpConnection(SMTP):
     def __init__(self, service: Service) -> None:
         self._service = service
         self._errors = 0
+        self._idle_commands = 0
+        self._crowd_idle_s = service.limits.crowd_idle_s
+        self._active_s = 0.0
         self._deadline_s = 0.0
         self._held: list[bytes] = []
         self._proxied: str | None = None
@@ -186,16 +190,18 @@ class SmtpConnection(SMTP):
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """Move the deadline. A timer that goes off too early is set anew: most never do."""
-        wait_s = duration or self._timeout_duration
-        self._deadline_s = self.loop.time() + wait_s
+        self._active_s = self.loop.time()
+        self._deadline_s = self._active_s + (duration or self._timeout_duration)
         timer = self._timeout_handle
         if timer is None or timer.when() > self._deadline_s:
-            super()._reset_timeout(wait_s)
+            self._look_in(self._deadline_s - self._active_s)
 
     def _timeout_cb(self) -> None:
         """End a wait for the client; while the gateway is at work nobody is late."""
         left_s = self._deadline_s - self.loop.time()
-        super()._reset_timeout(left_s if left_s > 0 else self._timeout_duration)
+        if self._input.waits_for_line and self._service.census.crowded:
+            left_s = min(left_s, self._active_s + self._crowd_idle_s - self.loop.time())
+        self._look_in(left_s if left_s > 0 else self._timeout_duration)
         if left_s > 0:
             return
         shaking_hands = self._tls_protocol is not None and self._tls_facts() is None
@@ -204,6 +210,22 @@ class SmtpConnection(SMTP):
         unsent = self._writer.transport.get_write_buffer_size()
         if self.transport is None or unsent or shaking_hands:
             self.abort()
+
+    def _look_in(self, wait_s: float) -> None:
+        # Often enough to see that there is a crowd.
+        super()._reset_timeout(min(wait_s, self._crowd_idle_s))
+
+    def idled(self) -> None:
+        """Count a command that brings no message further.
+
+        Raises:
+            CommandError: 421; there were too many since the last message.
+        """
+        self._idle_commands += 1
+        limits = self._service.limits
+        crowded = self._service.census.crowded
+        if self._idle_commands > (limits.crowd_idle_commands if crowded else limits.idle_commands):
+            raise CommandError(_IDLE)
 
     async def push(self, status: AnyStr) -> None:
         """Say one reply, or hold it back while the next command is here already (RFC2920 3.2)."""

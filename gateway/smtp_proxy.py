@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from aiosmtpd.proxy_protocol import ProxyData, get_proxy
+
+from gateway.smtp_limits import plain_address
 
 __all__ = ["Network", "ProxyError", "is_proxy", "proxied_peer"]
 
@@ -39,7 +41,7 @@ class _Raw:
 def is_proxy(peer: str, proxies: Sequence[Network]) -> bool:
     """Say whether `peer` is one of the proxies."""
     try:
-        address = ip_address(peer)
+        address = plain_address(peer)
     except ValueError:
         return False
     return any(address in network for network in proxies)

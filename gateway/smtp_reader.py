@@ -45,6 +45,11 @@ class SmtpReader(asyncio.StreamReader):
         self._interruption: CommandError | None = None
 
     @property
+    def waits_for_line(self) -> bool:
+        """Is it the client's turn to say something, and no content?"""
+        return self._waits_for_line
+
+    @property
     def has_line(self) -> bool:
         """Is there a whole line to take without waiting?"""
         return b"\n" in self._buffer

@@ -16,53 +16,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Final, TypeVar, cast
+from typing import TypeVar, cast
 from uuid import UUID
 
 import structlog
 from aiosmtpd import smtp as aiosmtpd
 
-from certs.address import DirectAddress
 from certs.errors import DirectError, Reason
-from gateway.notify import USUAL_WISH, Wish
 from gateway.ports import BodySink, Envelope, Role, Session
 from gateway.smtp_auth import MECHANISMS, Credentials, exchange
-from gateway.smtp_commands import Mail, parse_command, parse_mail, parse_rcpt
+from gateway.smtp_commands import (
+    IN_CLEAR,
+    NOT_OFFERED,
+    OFFERED,
+    parse_command,
+    parse_mail,
+    parse_rcpt,
+)
 from gateway.smtp_connection import Service, SmtpConnection
 from gateway.smtp_intake import receive
+from gateway.smtp_transaction import Client, Transaction
 from gateway.status import CommandError, Reply
 
 __all__ = ["SmtpServer"]
 
 _log = structlog.get_logger(__name__)
 _Answer = TypeVar("_Answer")
-
-_OFFERED: Final = frozenset(
-    {"EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
-)
-# RFC5321 4.2.4: known, not offered.
-_NOT_OFFERED: Final = frozenset({"AUTH", "BDAT", "EXPN", "HELP", "TURN", "ETRN", "SEND", "SAML"})
-# RFC3207 4: what a client may say before STARTTLS, where that is required.
-_IN_CLEAR: Final = frozenset({"EHLO", "HELO", "NOOP", "QUIT", "RSET", "STARTTLS"})
-
-
-class _Client(aiosmtpd.Session):
-    """What the client has told of itself; aiosmtpd forgets it at STARTTLS (RFC3207 4.2)."""
-
-    user: str | None = None
-
-
-class _Transaction(aiosmtpd.Envelope):
-    """One mail transaction, from MAIL to the end of DATA."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mail: Mail | None = None
-        self.recipients: dict[DirectAddress, Wish] = {}
-
-    def envelope(self, mail: Mail) -> Envelope:
-        wishes = {to: wish for to, wish in self.recipients.items() if wish != USUAL_WISH}
-        return Envelope(mail.sender, tuple(self.recipients), mail.envelope_id, wishes)
 
 
 class SmtpServer(SmtpConnection):
@@ -76,7 +55,7 @@ class SmtpServer(SmtpConnection):
         self._census = service.census
         self._messages = 0
         self._auth_failures = 0
-        self._offered = _OFFERED | {"AUTH"} if self._role is Role.EDGE else _OFFERED
+        self._offered = OFFERED | {"AUTH"} if self._role is Role.EDGE else OFFERED
         # RFC3461 is offered to our own users only: on the backbone MDNs tell what became of a
         # message, and one that fails the security checks is answered by nothing (AS-077).
         self._dsn = self._role is Role.EDGE
@@ -92,24 +71,24 @@ class SmtpServer(SmtpConnection):
         if len(line) > self._limits.line_octets and verb != "AUTH":
             raise CommandError(Reply(500, "5.5.2", "Line too long"))
         if verb not in self._offered:
-            code = 502 if verb in _NOT_OFFERED else 500
+            code = 502 if verb in NOT_OFFERED else 500
             raise CommandError(Reply(code, "5.5.1", "Command not recognized"))
-        if self._role is Role.EDGE and verb not in _IN_CLEAR and self._tls_facts() is None:
+        if self._role is Role.EDGE and verb not in IN_CLEAR and self._tls_facts() is None:
             raise DirectError(Reason.TLS_REQUIRED, verb)
 
     def _create_session(self) -> aiosmtpd.Session:
-        return _Client(self.loop)
+        return Client(self.loop)
 
     def _create_envelope(self) -> aiosmtpd.Envelope:
-        return _Transaction()
+        return Transaction()
 
     @property
-    def _transaction(self) -> _Transaction:
-        return cast(_Transaction, self.envelope)
+    def _transaction(self) -> Transaction:
+        return cast(Transaction, self.envelope)
 
     @property
-    def _client(self) -> _Client:
-        return cast(_Client, self.session)
+    def _client(self) -> Client:
+        return cast(Client, self.session)
 
     def _now(self) -> Session:
         client = self._client
@@ -137,6 +116,8 @@ class SmtpServer(SmtpConnection):
     def _greet(self, hostname: str | None, *, extended: bool) -> None:
         if not hostname or " " in hostname:
             raise CommandError(Reply(501, "5.5.4", "One domain name expected"))
+        if self._client.host_name:
+            self.idled()
         # RFC5321 4.1.4: a further EHLO is a RSET.
         self.envelope = self._create_envelope()
         self._client.host_name = hostname
@@ -168,17 +149,27 @@ class SmtpServer(SmtpConnection):
             # RFC4954 4: once a session, and not inside a transaction.
             raise _out_of_order("Not now")
         if self._census.is_put_off(self.peer, self.loop.time()):
-            raise DirectError(Reason.THROTTLED, "too many failed authentications")
+            raise _put_off()
         claim = await self._claim(arg or "")
-        if await _asked(self._reception.authenticate(claim.user, claim.password)):
+        if await self._is_right(claim):
             client.user = claim.user
             await self.say(Reply(235, "2.7.0", "Authentication successful"))
             return
-        self._census.failed(self.peer, self.loop.time())
         self._auth_failures += 1
         if self._auth_failures >= self._limits.auth_failures:
             raise CommandError(Reply(421, "4.7.0", "Too many failed authentications"))
         raise DirectError(Reason.AUTHENTICATION_FAILED, "wrong user or password")
+
+    async def _is_right(self, claim: Credentials) -> bool:
+        # Asked again: other connections may have tried while this one was being read.
+        delay_s = self._census.guess_delay_s(self.peer, claim.user, self.loop.time())
+        if delay_s is None:
+            raise _put_off()
+        await asyncio.sleep(delay_s)
+        right = await _asked(self._reception.authenticate(claim.user, claim.password))
+        if right:
+            self._census.forgive(self.peer, claim.user, self.loop.time())
+        return right
 
     async def _claim(self, argument: str) -> Credentials:
         steps = exchange(argument)
@@ -218,6 +209,8 @@ class SmtpServer(SmtpConnection):
             # RFC5321 4.5.3.1.10
             raise CommandError(Reply(452, "4.5.3", "Too many recipients"))
         await _asked(self._reception.check_recipient(self._now(), rcpt.recipient))
+        if rcpt.recipient in recipients:
+            self.idled()
         recipients.setdefault(rcpt.recipient, rcpt.wish)
         await self.say(Reply(250, "2.1.5", "Recipient OK"))
 
@@ -238,6 +231,7 @@ class SmtpServer(SmtpConnection):
             await sink.discard()
             raise
         identity = await self._commit(transaction.envelope(transaction.mail), sink)
+        self._idle_commands = 0
         await self.say(Reply(250, "2.0.0", f"Accepted as {identity}"))
 
     async def _commit(self, envelope: Envelope, sink: BodySink) -> UUID:
@@ -262,15 +256,18 @@ class SmtpServer(SmtpConnection):
     async def smtp_RSET(self, arg: str | None) -> None:
         """RFC5321 4.1.1.5."""
         _refuse_argument(arg)
+        self.idled()
         self.envelope = self._create_envelope()
         await self.say(Reply(250, "2.0.0", "OK"))
 
     async def smtp_NOOP(self, arg: str | None) -> None:
         """RFC5321 4.1.1.9."""
+        self.idled()
         await self.say(Reply(250, "2.0.0", "OK"))
 
     async def smtp_VRFY(self, arg: str | None) -> None:
         """RFC5321 3.5.3: who exists here is told to RCPT only."""
+        self.idled()
         await self.say(Reply(252, "2.5.0", "Cannot VRFY, send RCPT"))
 
     async def smtp_QUIT(self, arg: str | None) -> None:
@@ -290,6 +287,10 @@ async def _asked(question: Awaitable[_Answer]) -> _Answer:
 def _refuse_argument(argument: str | None) -> None:
     if argument:
         raise CommandError(Reply(501, "5.5.4", "Command takes no argument"))
+
+
+def _put_off() -> DirectError:
+    return DirectError(Reason.THROTTLED, "too many failed authentications")
 
 
 def _out_of_order(text: str) -> CommandError:

@@ -7,7 +7,7 @@ import base64
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -705,6 +705,29 @@ async def test_guessing_passwords_ends_the_connection_and_then_puts_the_client_o
     assert len(reception.asked) == 3
 
 
+async def test_no_more_passwords_are_looked_at_for_many_connections_at_once() -> None:
+    reception = MemoryReception()
+    limits = Limits(auth_failures_per_ip=3)
+    async with listening(reception, Role.EDGE, limits) as address, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(secured(address)) for _ in range(8)]
+        for client in clients:
+            assert (await client.ask("AUTH PLAIN")).startswith("334")
+        guess = b64("\0ehr\0guess")
+        said = await asyncio.gather(*(client.ask(guess) for client in clients))
+    assert sorted(reply[:9] for reply in said) == ["451 4.7.1"] * 5 + ["535 5.7.8"] * 3
+    assert len(reception.asked) == 3
+
+
+async def test_a_user_who_is_guessed_at_is_let_in_later() -> None:
+    reception = MemoryReception()
+    limits = Limits(auth_failures_per_user=1, auth_delay_s=0.05)
+    async with listening(reception, Role.EDGE, limits) as address, secured(address) as client:
+        assert (await client.ask("AUTH PLAIN " + b64("\0ehr\0guess"))).startswith("535")
+        before_s = asyncio.get_running_loop().time()
+        assert (await client.ask(f"AUTH PLAIN {PLAIN}")).startswith("235")
+        assert asyncio.get_running_loop().time() - before_s > 0.04
+
+
 # --- limits -------------------------------------------------------------------------------------
 
 
@@ -724,6 +747,65 @@ async def test_messages_beyond_the_limit_need_a_new_connection() -> None:
 async def test_errors_beyond_the_limit_end_the_connection() -> None:
     async with listening(MemoryReception(), limits=Limits(errors=2)) as address:
         await play(address, "S: 220 *\n" + "C: X\nS: 500 *\n" * 2 + "C: X\nS: 421 4.7.0 *\nEOF\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["NOOP", "RSET", "VRFY x", "EHLO a.example", "HELO a.example"],
+)
+async def test_commands_that_bring_no_message_further_end_the_connection(command: str) -> None:
+    async with conversing(MemoryReception(), Limits(idle_commands=3)) as client:
+        for _ in range(3):
+            assert (await client.ask(command)).startswith("25")
+        assert await client.ask(command) == "421 4.7.0 Too many commands without a message"
+        assert await client.ended()
+
+
+async def test_a_recipient_named_again_and_again_ends_the_connection() -> None:
+    again = "C: RCPT TO:<drjones@b.example>\n"
+    end = again + "S: 250 *\n" + again + "S: 421 4.7.0 *\nEOF\n"
+    async with listening(MemoryReception(), limits=Limits(idle_commands=1)) as address:
+        await play(address, HELLO + ENVELOPE + end)
+
+
+async def test_a_connection_kept_for_many_messages_may_say_rset_between_them() -> None:
+    once = ENVELOPE + DATA + "C: x\nC: .\nS: 250 *\nC: RSET\nS: 250 *\n"
+    async with listening(MemoryReception(), limits=Limits(idle_commands=1)) as address:
+        await play(address, HELLO + once * 4)
+
+
+async def test_in_a_crowd_who_says_nothing_has_to_make_room() -> None:
+    endless = 10**9
+    limits = Limits(
+        connections=2,
+        crowd=1,
+        crowd_idle_s=0.1,
+        crowd_idle_commands=endless,
+        idle_commands=endless,
+    )
+    async with (
+        listening(MemoryReception(), limits=limits) as address,
+        Dialogue.greeted(address) as first,
+    ):
+        assert (await first.ask("HELO a.example")).startswith("250")
+        assert (await first.ask("MAIL FROM:<anna@a.example>")).startswith("250")
+        async with Dialogue.greeted(address) as second:
+            farewell = asyncio.create_task(first.reply())
+            while not farewell.done():
+                assert (await second.ask("NOOP")).startswith("250")
+            assert farewell.result().startswith("421 4.4.2")
+
+
+async def test_in_a_crowd_fewer_commands_may_bring_no_message_further() -> None:
+    limits = Limits(connections=2, crowd=1, crowd_idle_commands=1)
+    async with (
+        listening(MemoryReception(), limits=limits) as address,
+        Dialogue.greeted(address) as first,
+    ):
+        for _ in range(5):
+            assert (await first.ask("NOOP")).startswith("250")
+        async with Dialogue.greeted(address):
+            assert (await first.ask("NOOP")).startswith("421 4.7.0")
 
 
 async def test_one_clients_commands_change_no_limit_of_anothers() -> None:
@@ -784,7 +866,9 @@ async def test_content_has_a_time_in_all() -> None:
 
 
 async def test_a_client_that_does_not_read_is_not_served_on() -> None:
-    async with listening(MemoryReception(), limits=Limits(idle_s=0.5)) as address:
+    async with listening(
+        MemoryReception(), limits=Limits(idle_s=0.5, idle_commands=10**9)
+    ) as address:
         with socket.socket() as small:
             small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             small.setblocking(False)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.smtp_limits import Census, Limits, Pace
@@ -9,6 +11,8 @@ LIMITS = Limits(
     connections_per_ip=2,
     connections_per_minute=4,
     auth_failures_per_ip=2,
+    auth_failures_per_user=3,
+    auth_delay_s=5,
     auth_window_s=600,
     idle_s=300,
     data_s=600,
@@ -57,24 +61,70 @@ def test_new_connections_of_one_client_are_limited_in_each_minute() -> None:
         ("2001:db8::1", "2001:db8::2", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
         ("unknown", "unknown", True),
     ],
 )
 def test_who_is_one_client(one: str, other: str, *, same: bool) -> None:
     census = Census(LIMITS)
-    census.failed(one, 0)
-    census.failed(other, 0)
+    census.guess_delay_s(one, "anna", 0)
+    census.guess_delay_s(other, "anna", 0)
     assert census.is_put_off(one, 0) is same
 
 
 def test_who_fails_to_authenticate_too_often_is_put_off_for_a_while() -> None:
     census = Census(LIMITS)
-    census.failed("192.0.2.1", 0)
+    census.guess_delay_s("192.0.2.1", "anna", 0)
     assert not census.is_put_off("192.0.2.1", 0)
-    census.failed("192.0.2.1", 0)
+    census.guess_delay_s("192.0.2.1", "anna", 0)
     assert census.is_put_off("192.0.2.1", 599)
     assert not census.is_put_off("192.0.2.2", 599)
     assert not census.is_put_off("192.0.2.1", 600)
+
+
+def test_tries_in_flight_count_as_failed_until_they_are_forgiven() -> None:
+    census = Census(LIMITS)
+    tries = [census.guess_delay_s("192.0.2.1", "anna", 0) for _ in range(3)]
+    assert tries == [0, 0, None]
+    census.forgive("192.0.2.1", "anna", 0)
+    assert census.guess_delay_s("192.0.2.1", "anna", 0) == 0
+
+
+def test_a_try_that_is_forgiven_in_the_next_window_makes_nobody_better_off() -> None:
+    census = Census(LIMITS)
+    census.guess_delay_s("192.0.2.1", "anna", 0)
+    census.forgive("192.0.2.1", "anna", 600)
+    tries = [census.guess_delay_s("192.0.2.1", "anna", 600) for _ in range(3)]
+    assert tries == [0, 0, None]
+
+
+def test_a_user_guessed_at_from_many_addresses_is_slowed_and_not_shut_out() -> None:
+    census = Census(LIMITS)
+    names = ["anna", "Anna", "ANNA", "anna"]
+    delays = [census.guess_delay_s(f"192.0.2.{n}", name, 0) for n, name in enumerate(names)]
+    assert delays == [0, 0, 0, 5]
+    assert census.guess_delay_s("192.0.2.9", "berta", 0) == 0
+    assert census.guess_delay_s("192.0.2.9", "anna", 600) == 0
+
+
+def test_an_ipv6_site_counts_as_two_clients() -> None:
+    census = Census(replace(LIMITS, connections=100))
+    codes = [code_of(census, f"2001:db8:1:{n}::1") for n in range(5)]
+    assert codes == [None] * 4 + ["421 4.7.0"]
+    assert code_of(census, "2001:db8:2::1") is None
+    census.leave("2001:db8:1:0::1")
+    assert code_of(census, "2001:db8:1:9::1") is None
+
+
+def test_there_is_a_crowd_where_few_places_are_left() -> None:
+    census = Census(replace(LIMITS, connections=5, crowd=0.8))
+    for n in range(4):
+        assert not census.crowded
+        census.admit(f"192.0.2.{n}", 0)
+    assert census.crowded
+    census.leave("192.0.2.0")
+    assert not census.crowded
 
 
 @pytest.mark.parametrize(

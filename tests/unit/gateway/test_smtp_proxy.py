@@ -129,7 +129,13 @@ async def test_limits_count_the_clients_and_not_the_proxy() -> None:
 
 @pytest.mark.parametrize(
     ("peer", "expected"),
-    [("127.0.0.1", True), ("192.0.2.1", False), ("::1", False), ("unknown", False)],
+    [
+        ("127.0.0.1", True),
+        ("192.0.2.1", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", True),
+        ("unknown", False),
+    ],
 )
 def test_who_is_a_proxy(peer: str, *, expected: bool) -> None:
     assert is_proxy(peer, LOOPBACK) is expected
