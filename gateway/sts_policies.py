@@ -4,7 +4,7 @@ Talks to DNS, to policy hosts by HTTPS, and to the database, where policies outl
 attacker who can make us start again must not make us forget that a domain demands TLS.
 
 Standards:
-    RFC8461 sections 3.3 (fetching) and 5.1 (keeping)
+    RFC8461 sections 3.3 (fetching), 5.1 (keeping) and 10.2 (fetching anew)
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ _log = structlog.get_logger(__name__)
 
 # How long neither the look-up of a domain's record nor a failed fetch is repeated.
 RECHECK: Final = timedelta(minutes=10)
+# RFC8461 10.2: whatever the record says, a policy is fetched anew from time to time, so that who
+# can forge the record, or hold it back, cannot let a policy run out.
+REFRESH: Final = timedelta(days=1)
 POLICY_OCTETS: Final = 64 * 1024  # RFC8461 3.3
 FETCH_S: Final = 60.0  # RFC8461 3.3
 DOMAINS: Final = 10_000  # in memory; the database has no limit
@@ -74,12 +77,20 @@ async def fetch_policy(http: StsFetch, domain: str, *, deadline_s: float = FETCH
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of a domain. `identity` is that of the policy, from its TXT record."""
+    """What is known of a domain. `identity` is that of the policy, from its TXT record.
+
+    A policy that is kept is as it was at `fetched_at`.
+    """
 
     identity: str | None
     policy: StsPolicy | None
     expires_at: datetime
     checked_at: datetime
+    fetched_at: datetime
+
+    def is_old(self, now: datetime) -> bool:
+        """Is it time to fetch the policy, whatever its identity?"""
+        return now >= self.fetched_at + min(REFRESH, (self.expires_at - self.fetched_at) / 2)
 
     def holds(self, now: datetime) -> StsPolicy | None:
         return self.policy if now < self.expires_at else None
@@ -110,18 +121,25 @@ class StsPolicies:
         return known.holds(now)
 
     async def _checked(self, domain: str, known: _Known, now: datetime) -> _Known:
+        holds = known.holds(now) is not None
         identity = await self._identity(domain)
-        if identity is None or (identity == known.identity and known.holds(now) is not None):
+        if holds and (identity is None or identity == known.identity):
+            if not known.is_old(now):
+                return known
+            identity = known.identity
+        if identity is None:
             return known
         try:
             text = await fetch_policy(self._http, domain)
             policy = parse_policy(text)
         except DirectError as error:
-            _log.info("mta-sts policy not fetched", domain=domain, error=error.detail)
+            # RFC8461 10.2: an administrator should hear of it before the policy expires.
+            log = _log.warning if holds else _log.info
+            log("mta-sts policy not fetched", domain=domain, error=error.detail)
             return known
         expires_at = now + timedelta(seconds=policy.max_age_s)
         await self._store(domain, identity, text, now, expires_at)
-        return _Known(identity, policy, expires_at, now)
+        return _Known(identity, policy, expires_at, checked_at=now, fetched_at=now)
 
     async def _identity(self, domain: str) -> str | None:
         try:
@@ -137,14 +155,15 @@ class StsPolicies:
         return policy_id(texts)
 
     async def _stored(self, domain: str, now: datetime) -> _Known:
-        unchecked = now - RECHECK
+        never = now - RECHECK
         entry = None
         if self._database is not None:
             entry = await self._database.read(lambda c: load(c, KIND, domain))
         if entry is None:
-            return _Known(None, None, now, unchecked)
+            return _Known(None, None, now, checked_at=never, fetched_at=never)
         identity, _, text = entry.value.partition(b"\n")
-        return _Known(identity.decode(), parse_policy(text), entry.expires_at, unchecked)
+        policy, expires_at = parse_policy(text), entry.expires_at
+        return _Known(identity.decode(), policy, expires_at, never, entry.stored_at)
 
     async def _store(
         self, domain: str, identity: str, text: bytes, now: datetime, expires_at: datetime

@@ -97,12 +97,12 @@ async def test_the_same_id_is_not_fetched_again() -> None:
     assert (world.asked, len(world.fetched)) == (2, 1)
 
 
-@pytest.mark.parametrize("failure", ["policy-host", "bad-policy", "dns", "record-gone"])
+@pytest.mark.parametrize("failure", ["policy-host", "bad-policy", "dns"])
 async def test_a_policy_holds_until_it_expires_whatever_fails_meanwhile(failure: str) -> None:
     world = World()
     policies = world.policies()
     await ask(policies)
-    world.identity = None if failure == "record-gone" else "2"
+    world.identity = "2"
     world.dns_works = failure != "dns"
     world.policy = {"policy-host": None, "bad-policy": b"<html>"}.get(failure, POLICY)
     if failure == "dns":
@@ -111,6 +111,54 @@ async def test_a_policy_holds_until_it_expires_whatever_fails_meanwhile(failure:
     assert await ask(policies) == ENFORCED
     world.now += timedelta(hours=2)
     assert await ask(policies) is None
+
+
+@pytest.mark.parametrize("record", ["1", None], ids=["same-id", "record-gone"])
+@pytest.mark.parametrize(
+    ("max_age_s", "hours"),
+    [pytest.param(86400, 12, id="half-its-life"), pytest.param(864000, 24, id="a-day")],
+)
+async def test_a_policy_is_fetched_anew_long_before_it_expires(
+    record: str | None, max_age_s: int, hours: int
+) -> None:
+    world = World(policy=POLICY.replace(b"86400", b"%d" % max_age_s))
+    policies = world.policies()
+    await ask(policies)
+    world.identity = record
+    world.now += timedelta(hours=hours) - MINUTES
+    await ask(policies)
+    assert len(world.fetched) == 1
+    world.now += 11 * MINUTES
+    await ask(policies)
+    assert len(world.fetched) == 2
+    world.now += timedelta(seconds=max_age_s) - 11 * MINUTES
+    world.dns_works, world.policy = False, None
+    assert await ask(policies) is not None
+
+
+async def test_a_policy_that_cannot_be_fetched_anew_holds_on_and_is_tried_again() -> None:
+    world = World()
+    policies = world.policies()
+    await ask(policies)
+    world.policy = None
+    world.now += timedelta(hours=13)
+    assert await ask(policies) == ENFORCED
+    world.policy = POLICY
+    world.now += 11 * MINUTES
+    assert await ask(policies) == ENFORCED
+    assert len(world.fetched) == 3
+    world.now += timedelta(hours=11)
+    assert await ask(policies) == ENFORCED
+    assert len(world.fetched) == 3
+
+
+async def test_when_a_policy_was_fetched_outlasts_a_restart(sqlite_database: SqlDatabase) -> None:
+    world = World()
+    await ask(world.policies(sqlite_database))
+    world.now += timedelta(hours=13)
+    policies = world.policies(sqlite_database)
+    assert await ask(policies) == ENFORCED
+    assert len(world.fetched) == 2
 
 
 async def test_a_failed_fetch_is_tried_again_later() -> None:
