@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -32,6 +33,9 @@ _log = structlog.get_logger(__name__)
 # How long a connection is kept for the next message, and how many to one target.
 IDLE_S: Final = 15.0
 IDLE_CONNECTIONS: Final = 20
+# What was learnt of a host when it was connected to (address, TLS, policy) is believed so long.
+REUSE_S: Final = 300.0
+REUSE_MESSAGES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Connections:
         timeouts: Timeouts,
         anchors: Path | None = None,
         idle_s: float = IDLE_S,
+        reuse_s: float = REUSE_S,
     ) -> None:
         self._hostname = hostname
         self._timeouts = timeouts
@@ -67,6 +72,9 @@ class Connections:
         self._verifying = verifying_context(anchors)
         self._sessions = TlsSessions(clock=monotonic)
         self._idle_s = idle_s
+        self._reuse_s = reuse_s
+        # When each was made, and how many messages it has served.
+        self._served: WeakKeyDictionary[SmtpClient, tuple[float, int]] = WeakKeyDictionary()
         # Those that wait for their next message, each with what will end its waiting.
         self._kept: dict[Target, dict[SmtpClient, asyncio.TimerHandle]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -96,14 +104,25 @@ class Connections:
             raise UnreachableError(f"refused by {target.host}: {error}") from error
         except BrokenError as error:
             raise UnreachableError(f"no connection to {target.host}: {error}") from error
+        self._served[client] = asyncio.get_running_loop().time(), 0
         return client
 
     def keep(self, target: Target, client: SmtpClient) -> None:
-        """Take a connection back for the next message to `target`."""
+        """Take a connection back for the next message to `target`, or let it go.
+
+        RFC7435: one in clear, where the server offers TLS, was for one message. The next has
+        another chance.
+        """
+        loop = asyncio.get_running_loop()
+        made_s, messages = self._served[client]
+        self._served[client] = made_s, messages + 1
+        worn = messages + 1 >= REUSE_MESSAGES or loop.time() >= made_s + self._reuse_s
+        if worn or client.tls_failure is not None:
+            self._leave(client)
+            return
         waiting = self._kept.setdefault(target, {})
         if len(waiting) == IDLE_CONNECTIONS:
             self._retire(target, next(iter(waiting)))
-        loop = asyncio.get_running_loop()
         waiting[client] = loop.call_later(self._idle_s, self._retire, target, client)
 
     async def close(self) -> None:

@@ -20,7 +20,14 @@ from gateway.ports import Delivery
 from gateway.smtp_auth import Credentials
 from gateway.smtp_client import Timeouts
 from gateway.smtp_out import SmtpSender
-from gateway.smtp_pool import IDLE_CONNECTIONS, Connections, Target, UnreachableError
+from gateway.smtp_pool import (
+    IDLE_CONNECTIONS,
+    REUSE_MESSAGES,
+    REUSE_S,
+    Connections,
+    Target,
+    UnreachableError,
+)
 from gateway.tls_policy import OPPORTUNISTIC, Demand, Source, TlsPolicy
 from tests.helpers.listeners import HOST, listening
 from tests.helpers.memory_reception import MemoryReception
@@ -163,6 +170,17 @@ async def test_tls_that_fails_without_a_policy_is_on_the_attempt() -> None:
     assert "not today" in delivery.tls_failure
 
 
+async def test_tls_that_failed_once_is_tried_again_for_the_next_message() -> None:
+    replies = {"EHLO": "250-b\r\n250 STARTTLS", "STARTTLS": "454 not today"}
+    server = ScriptedServer(replies, tls=server_context(HOST))
+    async with serving(server) as (_, port):
+        sender = sender_in(World([(HOST, port)]))
+        assert (await send(sender)).tls is None
+        del replies["STARTTLS"]
+        assert (await send(sender)).tls is not None
+        await sender.close()
+
+
 async def test_a_private_line_is_used_in_clear_where_it_is_configured_so() -> None:
     reception = MemoryReception()
     async with listening(reception) as (_, port):
@@ -279,8 +297,8 @@ def target_of(server: ScriptedServer) -> Target:
     return Target("b", *server.address, CLEAR)
 
 
-def connections(idle_s: float = 15) -> Connections:
-    return Connections(hostname="mx.a.example", timeouts=QUICK, idle_s=idle_s)
+def connections(idle_s: float = 15, reuse_s: float = REUSE_S) -> Connections:
+    return Connections(hostname="mx.a.example", timeouts=QUICK, idle_s=idle_s, reuse_s=reuse_s)
 
 
 async def test_a_connection_is_kept_for_its_target_and_then_let_go() -> None:
@@ -310,6 +328,30 @@ async def test_a_connection_that_is_used_is_not_let_go() -> None:
         pool.keep(target, client)
         await pool.close()
         assert not client.alive
+
+
+async def test_a_connection_is_kept_for_so_many_messages_only() -> None:
+    server = ScriptedServer()
+    async with serving(server):
+        pool, target = connections(), target_of(server)
+        client = await pool.new(target)
+        for _ in range(REUSE_MESSAGES - 1):
+            pool.keep(target, client)
+            assert pool.kept(target) is client
+        pool.keep(target, client)
+        assert pool.kept(target) is None
+        await asyncio.wait_for(server.left.wait(), 10)
+        await pool.close()
+
+
+async def test_a_connection_that_is_old_is_not_kept() -> None:
+    server = ScriptedServer()
+    async with serving(server):
+        pool, target = connections(reuse_s=0), target_of(server)
+        pool.keep(target, await pool.new(target))
+        assert pool.kept(target) is None
+        await asyncio.wait_for(server.left.wait(), 10)
+        await pool.close()
 
 
 async def test_only_some_connections_to_one_target_are_kept() -> None:
