@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -112,13 +113,11 @@ async def running(config: Config, share: Share | None = None) -> AsyncIterator[L
                 taker=worker,
             )
         )
+        processes = share.processes if share is not None else 1
+        listen = partial(listen_for_mail, stack, config, processes=processes)
         yield Listening(
-            backbone=await listen_for_mail(
-                stack, config, config.backbone, Role.BACKBONE, reception, sockets.backbone
-            ),
-            edge=await listen_for_mail(
-                stack, config, config.edge, Role.EDGE, reception, sockets.edge
-            ),
+            backbone=await listen(config.backbone, Role.BACKBONE, reception, sockets.backbone),
+            edge=await listen(config.edge, Role.EDGE, reception, sockets.edge),
             fhir=await fhir.start(agent, metrics, worker.wake),
             database=database,
         )

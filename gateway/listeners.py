@@ -34,10 +34,11 @@ async def listen_for_mail(
     role: Role,
     reception: Reception,
     shared: socket | None = None,
+    processes: int = 1,
 ) -> tuple[str, int] | None:
     """Listen, and return where; None where this listener is switched off.
 
-    `shared` is bound already: other processes listen on it too.
+    `shared` is bound already: other processes listen on it too, `processes` with this one.
 
     Raises:
         DirectError: CONFIGURATION_INVALID; the certificate cannot be used.
@@ -50,7 +51,7 @@ async def listen_for_mail(
         reception=reception,
         hostname=config.gateway.hostname,
         tls=_tls(config, smtp),
-        limits=_limits(config, smtp, role),
+        limits=_limits(config, smtp, role).shared_by(processes),
         proxies=smtp.proxies,
     )
     bound = await listener.start(smtp.listen.host, smtp.listen.port, shared)

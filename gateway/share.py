@@ -42,6 +42,11 @@ class Share:
     bells: tuple[int, ...]
     parent: int
 
+    @property
+    def processes(self) -> int:
+        """How many there are, with this one."""
+        return len(self.bells) + 1
+
     def ring(self) -> None:
         """Wake the others: there is more to do than this process can."""
         for bell in self.bells:

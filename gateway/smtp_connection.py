@@ -25,13 +25,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, AnyStr, ClassVar, Final, cast
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import structlog
 from aiosmtpd.smtp import SMTP, TLSSetupException
 
 from certs.errors import DirectError
 from gateway.ports import Reception, Role
-from gateway.smtp_limits import AUTH_LINE_OCTETS, Census, Limits
+from gateway.smtp_limits import AUTH_LINE_OCTETS, Census, Limits, client_key
 from gateway.smtp_proxy import Network, ProxyError, is_proxy, proxied_peer
 from gateway.smtp_reader import SmtpReader
 from gateway.status import CommandError, Reply, reply_to
@@ -69,6 +70,14 @@ class Service:
     proxies: Sequence[Network] = ()
     connections: dict[asyncio.Task[None], SmtpConnection] = field(default_factory=dict)
     commits: set[asyncio.Task[UUID]] = field(default_factory=set)
+    turns: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def turn(self, peer: str) -> asyncio.Lock:
+        """Return what lets one password from this client at a time be looked at.
+
+        Else each of many connections would be looked at before any other has failed.
+        """
+        return self.turns.setdefault(client_key(peer), asyncio.Lock())
 
 
 class SmtpConnection(SMTP):

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from gateway.status import Reply
 
-__all__ = ["AUTH_LINE_OCTETS", "Census", "Limits", "Pace", "plain_address"]
+__all__ = ["AUTH_LINE_OCTETS", "Census", "Limits", "Pace", "client_key", "plain_address"]
 
 # RFC4954 4: 12,288 octets are enough for every deployed mechanism.
 AUTH_LINE_OCTETS: Final = 12_288
@@ -81,6 +81,18 @@ class Limits:
     data_grace_s: float = 60.0
     data_octets_per_s: int = 1024
 
+    def shared_by(self, processes: int) -> Limits:
+        """Return the limits of each of so many processes, of those that are simple to share.
+
+        Who guesses passwords comes to whichever is free. Connections stay each process's own: they
+        come to few of them, and an honest peer's would be refused by one while others have room.
+        """
+        return replace(
+            self,
+            auth_failures_per_ip=max(1, self.auth_failures_per_ip // processes),
+            auth_failures_per_user=max(1, self.auth_failures_per_user // processes),
+        )
+
 
 class Pace:
     """The moving deadline of a message's content: an average rate and a total."""
@@ -105,7 +117,7 @@ class Census:
         self._sites: Counter[str] = Counter()
         self._arrivals = _Window(60.0)
         self._failures = _Window(limits.auth_window_s)
-        self._failures_as = _Window(limits.auth_window_s)
+        self._tries = _Window(limits.auth_window_s)
 
     @property
     def crowded(self) -> bool:
@@ -114,7 +126,7 @@ class Census:
 
     def admit(self, peer: str, now_s: float) -> Reply | None:
         """Count `peer` in and return None, or return why it may not come in."""
-        client, site = _client(peer), _site(peer)
+        client, site = client_key(peer), _site(peer)
         if self._open.total() >= self._limits.connections:
             return Reply(421, "4.3.2", "Too many connections, try again later")
         if (
@@ -129,32 +141,27 @@ class Census:
 
     def leave(self, peer: str) -> None:
         """Count `peer`, which was admitted, out."""
-        for counts, key in ((self._open, _client(peer)), (self._sites, _site(peer))):
+        for counts, key in ((self._open, client_key(peer)), (self._sites, _site(peer))):
             counts[key] -= 1
             if not counts[key]:
                 del counts[key]
 
     def is_put_off(self, peer: str, now_s: float) -> bool:
         """Say whether `peer` has failed so often that its next try is not even looked at."""
-        failures = self._failures.count(_client(peer), now_s)
+        failures = self._failures.count(client_key(peer), now_s)
         return failures >= self._limits.auth_failures_per_ip
 
-    def guess_delay_s(self, peer: str, user: str, now_s: float) -> float | None:
-        """Count a try in, and return how long it has to wait, or None where `peer` is put off.
+    def delay_s(self, user: str, now_s: float) -> float:
+        """Count a try at this user's password, and return how long it has to wait."""
+        tries = self._tries.add(_user(user), now_s)
+        return self._limits.auth_delay_s if tries > self._limits.auth_failures_per_user else 0.0
 
-        It counts as failed until it is forgiven: who tries on many connections at once has no
-        more tries for it.
-        """
-        if self.is_put_off(peer, now_s):
-            return None
-        self._failures.add(_client(peer), now_s)
-        failures = self._failures_as.add(_user(user), now_s)
-        return self._limits.auth_delay_s if failures > self._limits.auth_failures_per_user else 0.0
-
-    def forgive(self, peer: str, user: str, now_s: float) -> None:
-        """Count a try that did not fail out again."""
-        self._failures.take(_client(peer), now_s)
-        self._failures_as.take(_user(user), now_s)
+    def tried(self, peer: str, user: str, now_s: float, *, right: bool) -> None:
+        """Record what became of a try."""
+        if right:
+            self._tries.take(_user(user), now_s)
+        else:
+            self._failures.add(client_key(peer), now_s)
 
 
 class _Window:
@@ -185,7 +192,7 @@ class _Window:
             self._counts.clear()
 
 
-def _client(peer: str) -> str:
+def client_key(peer: str) -> str:
     """Return the key one client is counted by: whoever has an IPv6 address has its /64."""
     return _network(peer, 64)
 

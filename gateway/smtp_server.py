@@ -161,14 +161,13 @@ class SmtpServer(SmtpConnection):
         raise DirectError(Reason.AUTHENTICATION_FAILED, "wrong user or password")
 
     async def _is_right(self, claim: Credentials) -> bool:
-        # Asked again: other connections may have tried while this one was being read.
-        delay_s = self._census.guess_delay_s(self.peer, claim.user, self.loop.time())
-        if delay_s is None:
-            raise _put_off()
-        await asyncio.sleep(delay_s)
-        right = await _asked(self._reception.authenticate(claim.user, claim.password))
-        if right:
-            self._census.forgive(self.peer, claim.user, self.loop.time())
+        await asyncio.sleep(self._census.delay_s(claim.user, self.loop.time()))
+        async with self._service.turn(self.peer):
+            # Asked again: other connections have tried since.
+            if self._census.is_put_off(self.peer, self.loop.time()):
+                raise _put_off()
+            right = await _asked(self._reception.authenticate(claim.user, claim.password))
+            self._census.tried(self.peer, claim.user, self.loop.time(), right=right)
         return right
 
     async def _claim(self, argument: str) -> Credentials:

@@ -705,8 +705,17 @@ async def test_guessing_passwords_ends_the_connection_and_then_puts_the_client_o
     assert len(reception.asked) == 3
 
 
+class ThinkingReception(MemoryReception):
+    """Looks at passwords for a while, as one does that hashes them in a thread."""
+
+    async def authenticate(self, user: str, password: str) -> bool:
+        known = await super().authenticate(user, password)
+        await asyncio.sleep(0.01)
+        return known
+
+
 async def test_no_more_passwords_are_looked_at_for_many_connections_at_once() -> None:
-    reception = MemoryReception()
+    reception = ThinkingReception()
     limits = Limits(auth_failures_per_ip=3)
     async with listening(reception, Role.EDGE, limits) as address, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(secured(address)) for _ in range(8)]
@@ -716,6 +725,17 @@ async def test_no_more_passwords_are_looked_at_for_many_connections_at_once() ->
         said = await asyncio.gather(*(client.ask(guess) for client in clients))
     assert sorted(reply[:9] for reply in said) == ["451 4.7.1"] * 5 + ["535 5.7.8"] * 3
     assert len(reception.asked) == 3
+
+
+async def test_many_who_know_the_password_come_in_at_once() -> None:
+    limits = Limits(auth_failures_per_ip=1)
+    async with (
+        listening(ThinkingReception(), Role.EDGE, limits) as address,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(secured(address)) for _ in range(8)]
+        said = await asyncio.gather(*(client.ask(f"AUTH PLAIN {PLAIN}") for client in clients))
+    assert [reply[:3] for reply in said] == ["235"] * 8
 
 
 async def test_a_user_who_is_guessed_at_is_let_in_later() -> None:
