@@ -22,6 +22,7 @@ __all__ = ["Code", "Document", "Patient", "read_document"]
 
 HEADER_OCTETS_MAX: Final = 1024 * 1024
 TEXT_CHARACTERS_MAX: Final = 1000
+DEPTH_MAX: Final = 40  # headers nest a dozen elements
 _FIRST_ONLY: Final = frozenset({"recordTarget", "author", "name"})
 TEMPLATES_MAX: Final = 20
 _US_REALM_HEADER: Final = "2.16.840.1.113883.10.20.22.1.1"
@@ -124,6 +125,8 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         namespace, _, local = name.rpartition(" ")
+        if len(self._path) == DEPTH_MAX:
+            raise expat.ExpatError("nested too deeply")
         self._path.append(local)
         if local in _FIRST_ONLY:
             path = "/".join(self._path)

@@ -6,11 +6,14 @@ Pure. The result is marked as derived; the HTML itself is kept beside it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import Final
 
 __all__ = ["text_of_html"]
 
+# What has no end is read anew from each of its characters by `close`: hours, for a body's length.
+UNFINISHED_MAX: Final = 4096
 _SILENT: Final = frozenset({"script", "style", "head", "title", "template"})
 _BLOCKS: Final = frozenset(
     re.findall(
@@ -24,8 +27,11 @@ _BLOCKS: Final = frozenset(
 def text_of_html(html: str) -> str:
     """Return the readable text of `html`: a line for each block, single spaces within."""
     reader = _Reader()
-    reader.feed(html)
-    reader.close()
+    # What it has read until then is the text: a declaration that is none is an AssertionError.
+    with suppress(AssertionError):
+        reader.feed(html)
+        if len(reader.rawdata) <= UNFINISHED_MAX:
+            reader.close()
     lines = (re.sub(r"\s+", " ", line).strip() for line in "".join(reader.out).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 

@@ -351,17 +351,15 @@ def _content_type(part: Part) -> str:
 
 def _unflowed(text: str, delsp: bool) -> str:
     """Join the soft-broken lines of format=flowed text."""
-    lines: list[str] = []
-    joining = False
+    pieces: list[str] = []
     for line in text.split("\n"):
         # RFC3676 4.4: a line may have been stuffed with one space.
         unstuffed = line.removeprefix(" ")
-        if joining:
-            lines[-1] += unstuffed
-        else:
-            lines.append(unstuffed)
         # RFC3676 4.3: the signature separator ends in a space and is no soft break.
-        joining = unstuffed.endswith(" ") and unstuffed != "-- "
-        if joining and delsp:
-            lines[-1] = lines[-1][:-1]
-    return "\n".join(lines)
+        joins = unstuffed.endswith(" ") and unstuffed != "-- "
+        pieces.append(unstuffed[:-1] if joins and delsp else unstuffed)
+        if not joins:
+            pieces.append("\n")
+    if pieces[-1] == "\n":
+        pieces.pop()  # it stands between lines
+    return "".join(pieces)

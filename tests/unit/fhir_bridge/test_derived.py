@@ -117,6 +117,7 @@ async def test_documents_of_two_patients_leave_the_message_without_one(world: Wo
         pytest.param(b"<a/>", id="other-root"),
         pytest.param(b"<ClinicalDocument/>", id="no-namespace"),
         pytest.param(ccda().replace(b"<title>", b"<title"), id="not-well-formed"),
+        pytest.param(ccda().replace(b"<title>", b"<a>" * 100_000 + b"<title>"), id="too-deep"),
         pytest.param(
             ccda().replace(b"<Clin", b'<!DOCTYPE x [<!ENTITY a "b">]><Clin'),
             id="doctype",
