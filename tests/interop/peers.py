@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -239,7 +240,15 @@ class Gpgsm:
         self._gpgsm("--import", shop.root_file())
         for kind in shop.identities:
             self._gpgsm("--import", shop.certificate(kind))
-        self._gpgsm("--import", shop.pkcs12("rsa2048", legacy=True))
+        self._import_key()
+
+    def _import_key(self) -> None:
+        # gpgsm 2.2.40 takes the right password for a wrong one with 94 of 5,837 salts (measured).
+        for _ in range(5):
+            with suppress(AssertionError):
+                self._gpgsm("--import", self._shop.pkcs12("rsa2048", legacy=True))
+                return
+        self._gpgsm("--import", self._shop.pkcs12("rsa2048", legacy=True))
 
     def _gpgsm(self, *words: str) -> str:
         done = run(
